@@ -24,10 +24,11 @@ PRESETS = {
     "ours": Preset("the defaults"),
     "paper": Preset(
         "Algorithm 1 as printed: the states (25) and (27), the reward (32) of the team for every agent, deferrals and "
-        "rounding as printed; no twins, no guard, no shaping, no schedules",
+        "rounding as printed, the GPUs of a kind used together (14); no twins, no guard, no shaping, no schedules",
         settings={
             "controller.observation": "paper", "controller.guard_slack_min": "null",
             "controller.rounding": "stateless", "controller.long_deferrals": "as_printed",
+            "controller.gpu_shares": "pooled",
             "controller.reward.relative": "false", "controller.reward.looming": "false",
             "controller.reward.manager_credit": "all", "controller.reward.c6_per_inf_wait_min": "0"},
         learn={

@@ -115,7 +115,7 @@ BY_NAME = {"cosim.agents.fleet.spaces"}
 AGENTS_MAY_USE = {"cosim.errors", "cosim.limits", "cosim.params", "cosim.seeds", "cosim.units"}
 AGENTS_ROOF = {"cosim.agents.action_spaces", "cosim.agents.comparison", "cosim.agents.curves", "cosim.agents.evaluate",
                "cosim.agents.probe", "cosim.agents.recorded_jobs", "cosim.agents.request", "cosim.agents.splits",
-               "cosim.agents.together", "cosim.agents.train",
+               "cosim.agents.together", "cosim.agents.train", "cosim.agents.train_request",
                "cosim.agents.pretrained.__main__",
                *(f"cosim.agents.study.{name}" for name in (
                    "claims", "command", "data", "days", "exhibits", "fixed_shares", "measures", "page", "paper", "plan",

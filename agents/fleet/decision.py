@@ -40,6 +40,8 @@ class FleetFacts:
                            (): 1 each
     least_blocks           (N, M) blocks that the rules grant a class at a site whatever there is to do; (): none
     horizon_steps, horizon_step_s   how many steps forecasts reach ahead, of which length; 0 where there are none
+    gpu_shares             what learned teams decide of a site's GPUs, and who uses them: see
+                           `cosim.agents.fleet.pooling`
     """
 
     kinds: tuple[str, ...]
@@ -61,6 +63,7 @@ class FleetFacts:
     least_blocks: tuple[tuple[int, ...], ...] = ()
     horizon_steps: int = 0
     horizon_step_s: float = 0.0
+    gpu_shares: str = "classes"
 
     @property
     def n_sites(self) -> int:
@@ -122,6 +125,7 @@ class Observation:
                             none is linked
     price_forecast_usd_per_kwh, load_forecast_kw, renewable_forecast_kw   (K,) price, the feeder's base load, and what
                             renewable plants together can give over the horizon; (): none is linked
+    base                    what a rule decides here, around which a team decides; None: there is no such rule
     """
 
     time_s: float
@@ -153,6 +157,7 @@ class Observation:
     price_forecast_usd_per_kwh: Vector = ()
     load_forecast_kw: Vector = ()
     renewable_forecast_kw: Vector = ()
+    base: Decision | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,9 +29,10 @@ from cosim.agents.fleet.allocation import (
 from cosim.agents.fleet.autoscaling import replicas_wanted, with_replicas
 from cosim.agents.fleet.decision import FleetFacts, Matrix, Observation, Operation
 from cosim.agents.fleet.heuristics import GpuRule, share_blocks
+from cosim.agents.fleet.pooling import divide, pool
 from cosim.errors import ModelError, ScenarioError, unknown
 from cosim.ports import Batch
-from cosim.simulators.controller.deferral import DeferralRules, Waiting, waiting_jobs
+from cosim.simulators.controller.deferral import DeferralRules, ReleaseSchedule, Waiting, waiting_jobs
 from cosim.simulators.controller.params import ControllerParams, batch_limits, guard_min
 
 Values = Mapping[str, Any]
@@ -212,9 +213,13 @@ class ControlPipeline:
             waiting.append([[job for job in old if job[0] > time_s] + new
                             for old, new in zip(before.waiting[i], released.waiting, strict=True)])
             guards = bool(self.guard_min) and _slack_min(situation.observation, i) < self.guard_min[i]
-            share = self._guarded_share(i, situation.observation, placement) if guards else operation.gpu_share[i]
             clipped, moved, guarded = clipped + released.clipped, moved + released.moved, guarded + guards
-            gpus = self._with_replicas(i, situation.observation, self._gpus(i, share))
+            if guards or p.gpu_shares == "classes":
+                share = self._guarded_share(i, situation.observation, placement) if guards else operation.gpu_share[i]
+                granted = gpu_blocks(project_shares(share), self._facts.gpus[i], self._facts.gpus_per_block)
+            else:
+                granted = self._pooled(i, operation, situation, placement, released)
+            gpus = self._with_replicas(i, situation.observation, self._with_spare(i, granted))
             commands.append(SiteCommand(_select(batch, release_s, rows), gpus, project_box(
                 operation.supply_temp_degc[i], p.supply_temp_min_degc, p.supply_temp_max_degc),
                 released.mean_deferral_s))
@@ -265,10 +270,36 @@ class ControlPipeline:
                                                                       facts.least_blocks[i][m])
         return with_replicas(gpus, wanted, facts.gpus[i], facts.gpus_per_block, facts.train)
 
-    def _gpus(self, i: int, share: Sequence[float]) -> list[float]:
-        """(M,) whole GPUs of a site in the classes' blocks, with what is spare."""
+    def _pooled(self, i: int, operation: Operation, situation: Situation, placement: Placement,
+                released: ReleaseSchedule) -> list[int]:
+        """(M,) GPUs of a site whose classes use those of their kind together, by the work that can run now."""
+        facts, seen = self._facts, situation.observation
+        new_jobs, new_to = self._sent_now(i, operation, situation, placement, released)
+        running, queued, pending = seen.running_jobs[i], seen.queued_jobs[i], seen.pending_work_to[i]
+        return divide(facts, pool(facts, operation.gpu_share[i], facts.gpus[i]), running,
+                      list(map(sum, zip(running, queued, new_jobs, strict=True))),
+                      list(map(sum, zip(pending, new_to, strict=True))))
+
+    def _sent_now(self, i: int, operation: Operation, situation: Situation, placement: Placement,
+                  released: ReleaseSchedule) -> tuple[list[float], list[float]]:
+        """(M,) jobs sent to a site that are not deferred, and their work, TO; as far as they are known: with
+        routing = arrival, what is expected of them."""
+        jobs, work_to = (list(total[i]) for total in placement.totals)
+        first_s, now_s = self._facts.deferrals_s[0], situation.observation.time_s
+        at_once = {k for k, due_s in released.release_s if due_s <= now_s}
+        for t, m in enumerate(self._facts.train):
+            if self._params.routing == "arrival":
+                shares = project_simplex(operation.deferral_share[i][t], [True] * len(self._facts.deferrals_s))
+                part = 0.0 if first_s else shares[0]
+                jobs[m], work_to[m] = part * jobs[m], part * work_to[m]
+            else:
+                mine = [k for k in placement.rows[i][m] if k in at_once]
+                jobs[m], work_to[m] = len(mine), sum([situation.batch["work_to"][k] for k in mine])
+        return jobs, work_to
+
+    def _with_spare(self, i: int, gpus: list[int]) -> list[float]:
+        """(M,) GPUs of a site with what is spare."""
         capacity, blocks = self._facts.gpus[i], self._facts.gpus_per_block
-        gpus = gpu_blocks(project_shares(share), capacity, blocks)
         if takers := self._spare_to:
             sizes, spare = [blocks[m] for m in takers], capacity - sum(gpus)
             room = [spare // size * size for size in sizes]

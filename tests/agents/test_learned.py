@@ -158,6 +158,7 @@ def test_exploring_draws_from_the_given_stream(tmp_path):
     (replace(FACTS, supply_temp_high_degc=25.0), True, "('supply_temp_degc', 18.0, 23.0), here it is"),
     (replace(FACTS, eligible=((True, True), (True, True))), True, "site of search"),
     (FACTS, False, "trained in joint mode, this is power mode"),
+    (replace(FACTS, gpu_shares="kinds"), True, "gpu_shares = classes or pooled, here it is kinds"),
 ])
 def test_what_does_not_fit_is_named(tmp_path, facts, nci, says):
     path = checkpoint(tmp_path)
@@ -166,6 +167,27 @@ def test_what_does_not_fit_is_named(tmp_path, facts, nci, says):
     assert says in str(err.value)
     assert "does not fit" in str(err.value)
     assert "\n" not in str(err.value)
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_a_team_that_decides_shares_of_kinds_does_so_and_fits_no_other_setting(tmp_path, full):
+    kinds, path, seen = replace(FACTS, gpu_shares="kinds"), tmp_path / "kinds.safetensors", observation()
+    view = TeamArrays(kinds, sight(full=full), OFFERED)
+    Team(view.spec, Learning(), 3).save(path, resumable=False)
+    mine = policy(path, kinds)
+    mine.place(seen)
+    operation = mine.operate(seen, [[2, 21], [0, 0]], [[2e6, 6.3e6], [0.0, 0.0]])
+    told = view.context([[2, 21], [0, 0]], [[2e6, 6.3e6], [0.0, 0.0]])[None]
+    step, _ = Team.load(path).act(view.observe(seen)[None], lambda _: told, deterministic=True)
+    for site in (0, 1):
+        assert operation.gpu_share[site] == pytest.approx(step.action[0, 1 + site, 2:4].tolist(), abs=1e-5)
+    for facts in (FACTS, replace(FACTS, gpu_shares="pooled")):
+        with pytest.raises(ScenarioError, match=f"gpu_shares = kinds, here it is {facts.gpu_shares}.*'gpus by kind'"):
+            policy(path, facts)
+
+
+def test_who_uses_the_gpus_of_classes_is_no_part_of_a_team(tmp_path):
+    assert policy(checkpoint(tmp_path), replace(FACTS, gpu_shares="pooled")).place(observation())
 
 
 def test_a_blind_team_is_not_shown_carbon(tmp_path):

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cosim.agents.fleet.actions import decision_of, from_unit, gpu_start, manager_parts, site_parts
-from cosim.agents.fleet.decision import FleetFacts, Observation
+from cosim.agents.fleet.actions import decision_of, from_unit, gpu_start, manager_parts, site_parts, site_rows
+from cosim.agents.fleet.decision import FleetFacts, Observation, Operation
 from cosim.agents.fleet.observation import (
     ObservationScope,
     Scaler,
@@ -33,6 +33,7 @@ CLASSES, SITES = ["llm", "vae", "deep_research", "search"], ["aidc1", "aidc2", "
 OFFERED = {"llm": (0.04095, 6.91e8), "vae": (0.0588, 2.88e8), "deep_research": (16.5, 6.02e5), "search": (110.0, 3e5)}
 PAPER = ObservationScope(CLASSES, SITES, 500.0, {name: rate for name, (rate, _) in OFFERED.items()}, True, False, False)
 FULL = dataclasses.replace(PAPER, full=True)
+POOLED, KINDS = (dataclasses.replace(FACTS, gpu_shares=name) for name in ("pooled", "kinds"))
 SEEN = Observation(
     time_s=6 * HOUR, price_usd_per_kwh=0.1, forecast_usd_per_kwh=[0.1, 0.1, 0.3, 0.3, 0.1, 0.03],
     nci_kg_per_kwh=[0.3, 0.6, 0.9], power_kw=[250.0, 125.0, 500.0], arrivals=[1, 0, 17, 108],
@@ -204,6 +205,38 @@ def test_rows_become_the_decision_they_say():
     assert operation.deferral_share[1] == [[200.0 + j for j in range(6)], [206.0 + j for j in range(6)]]
     assert operation.gpu_share[2] == [312.0, 313.0, 314.0, 315.0]
     assert operation.supply_temp_degc == [117.0, 217.0, 317.0]
+
+
+@pytest.mark.rows("E28")
+def test_with_shares_of_kinds_a_sites_row_is_shorter():
+    """2 x 6 release times, training, inference, unused, temperature: 16 numbers, each found again in its place."""
+    parts = site_parts(KINDS, CLASSES, OFFERED, True)
+    assert [(part.name, getattr(part, "size", 1)) for part in parts[2:]] == [
+        ("gpus by kind", 3), ("supply_temp_degc", 1)]
+    start = gpu_start(FACTS, [OFFERED[c] for c in CLASSES])
+    assert parts[2].start == pytest.approx((start[0] + start[1], start[2] + start[3], start[4]))
+    operation = decision_of(KINDS, [[100.0 * k + j for j in range(16)] for k in range(4)]).operation
+    assert operation.gpu_share[2] == [312.0, 0.0, 313.0, 0.0]
+    assert operation.supply_temp_degc == [115.0, 215.0, 315.0]
+
+
+def test_what_a_rule_does_is_summed_per_kind():
+    rule = Operation([[[1.0, 0.0]]], [[0.25, 0.125, 0.0625, 0.5]], [21.0])
+    assert site_rows(KINDS, rule) == [[1.0, 0.0, 0.375, 0.5625, 0.0625, 21.0]]
+    assert site_rows(POOLED, rule) == [[1.0, 0.0, 0.25, 0.125, 0.0625, 0.5, 0.0625, 21.0]]
+
+
+def test_the_usual_split_is_of_what_is_decided():
+    """Sums of the columns of the classes; a fresh team starts around them."""
+    of_kinds, of_classes = (
+        {c.name: math.exp(x) for c, x in zip(view.columns, view.values(SEEN), strict=True) if "usual_gpus" in c.name}
+        for view in (site_view(facts, FULL, 0) for facts in (KINDS, FACTS)))
+    names = [f"usual_gpus {name}" for name in ("train", "inf", "unused")]
+    assert list(of_kinds) == names
+    share = [of_classes[f"usual_gpus {c}"] for c in (*CLASSES, "unused")]
+    assert list(of_kinds.values()) == pytest.approx([share[0] + share[1], share[2] + share[3], share[4]])
+    assert TeamArrays(KINDS, FULL, OFFERED).spec.types["site"].action[2].around == tuple(names)
+    assert TeamArrays(POOLED, FULL, OFFERED).spec == TeamArrays(FACTS, FULL, OFFERED).spec
 
 
 @given(st.lists(st.floats(0, 1), min_size=18, max_size=18))

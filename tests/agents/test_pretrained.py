@@ -19,7 +19,7 @@ def test_what_ships_is_small_and_told():
     for name, path in shipped().items():
         assert path.stat().st_size < 2e6
         facts = json.loads(path.with_suffix(".json").read_text())
-        weights = ActingTeam(path)._net.layers.raw.values()
+        weights = ActingTeam(path).weights.values()
         assert facts["made"]["parameters"] == sum(w.size for w in weights), name
         assert f"--seed {facts['made']['seed']} " in facts["made"]["command"]
         assert len(facts["curve"]) > 5

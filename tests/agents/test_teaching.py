@@ -120,7 +120,7 @@ def test_lessons_are_the_policys_decisions(policy):
             assert np.allclose(decision.operation.gpu_share, operation.gpu_share, atol=1e-6)
             assert np.allclose(decision.operation.deferral_share, operation.deferral_share, atol=1e-6)
             assert np.allclose(decision.operation.supply_temp_degc, operation.supply_temp_degc, atol=1e-5)
-            assert [sum(row[12:17]) for row in site_rows(operation)] == pytest.approx([1.0] * 3)
+            assert [sum(row[12:17]) for row in site_rows(steering.facts, operation)] == pytest.approx([1.0] * 3)
             env.step(action)
     finally:
         env.close()

@@ -20,12 +20,17 @@ from cosim.agents.learn.spec import Choice, Interval, spec_from_dict, spec_to_di
 from cosim.agents.learn.team import Team
 from cosim.agents.learn.training import BEST, LAST, LOG, Training, TrainingPlan
 from cosim.agents.request import scenario_of, stored
-from cosim.agents.train import _request, main, parser
+from cosim.agents.train import main
+from cosim.agents.train_request import parser, request_of
 from cosim.drivers.resolve import resolve
 from cosim.errors import ScenarioError
+from cosim.experiment import Experiment
 from cosim.learning.environment import engine_of
 from cosim.learning.vector import Environment, learning_scenario
 from cosim.params import validate
+from cosim.scenario import override
+from cosim.simulators.analysis.conservation import verify
+from cosim.trace import Trace
 
 ROOT = Path(__file__).parents[2]
 TIMES = ("steps_per_s", "environment_s", "decode_s", "waiting_s", "update_s")
@@ -374,7 +379,7 @@ def test_the_papers_preset_is_its_states_and_its_reward_for_everyone():
     """(25) and (27) have 21 and 17 numbers, of which the time takes two; what --set names holds instead."""
     asked = parser().parse_args(["ieee33", "--preset", "paper", "--method", "mappo", "--set", "learn.epochs=5", "--set",
                                  "controller.rounding=carry"])
-    request = _request(asked)
+    request = request_of(asked)
     learning = validate(Learning, request["learn"], "learn")
     assert (learning.method, learning.credit, learning.twins, learning.epochs, learning.std_end, learning.kl_limit
             ) == ("mappo", "team", 1, 5, None, None)
@@ -383,8 +388,9 @@ def test_the_papers_preset_is_its_states_and_its_reward_for_everyone():
     steering = Environment(resolve(learning_scenario(scenario)), 0).steering
     assert [len(kind.observation) for kind in steering.spec.types.values()] == [22, 18]
     assert (steering.params.guard_slack_min, steering.params.rounding) == (None, "carry")
+    assert (steering.params.gpu_shares, steering.spec.widths[2]) == ("pooled", 18)
     assert (steering.params.reward.relative, steering.params.reward.looming) == (False, False)
-    ours, plain = (_request(parser().parse_args(["ieee33", *more])) for more in (["--preset", "ours"], []))
+    ours, plain = (request_of(parser().parse_args(["ieee33", *more])) for more in (["--preset", "ours"], []))
     assert ours == plain
 
 
@@ -392,9 +398,26 @@ def test_the_papers_preset_is_its_states_and_its_reward_for_everyone():
     ([], None), (["--envs", "8"], None), (["--envs", "64"], 22), (["--envs", "32"], 45), (["--envs", "4096"], 1),
     (["--envs", "64", "--set", "learn.rollout_steps=90"], "90")])
 def test_more_environments_have_as_many_fewer_steps(words, steps):
-    assert _request(parser().parse_args(["ieee33", *words]))["learn"].get("rollout_steps") == steps
+    assert request_of(parser().parse_args(["ieee33", *words]))["learn"].get("rollout_steps") == steps
 
 
 def test_a_preset_goes_with_a_scenario(capsys):
     assert main(["--env", "simple_spread:continuous", "--preset", "paper"]) != 0
     assert "--preset paper sets a scenario's fields" in capsys.readouterr().err
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("shares", ["pooled", "kinds"])
+@pytest.mark.rows("E14")
+def test_what_the_papers_preset_trains_runs_on_the_bus(tmp_path, shares):
+    """Two updates on the compiled engine, and ten minutes on the bus; all jobs and their GPUs add up there."""
+    more = {"pooled": [], "kinds": ["--set", "controller.gpu_shares=kinds"]}[shares]
+    assert main(["ieee33", "--preset", "paper", "--method", "mappo", "--envs", "2", "--workers", "0", "--updates", "2",
+                 "--set", "learn.rollout_steps=3", "--set", "learn.width=16", "--out", str(tmp_path), *more]) == 0
+    request = stored(tmp_path / LAST)
+    assert (request["engine"], request["settings"]["controller.gpu_shares"]) == ("compiled", shares)
+    policy = {"controller.policy": str(tmp_path / LAST), "grid.ac_check": False}
+    done = Experiment(override(scenario_of(request), policy), "native", 600.0, tmp_path / "run.h5").run()
+    assert any("policy mappo" in note for note in done.notes)
+    with Trace(tmp_path / "run.h5") as trace:
+        assert verify(trace).broken == []

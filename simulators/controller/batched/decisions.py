@@ -17,6 +17,7 @@ from cosim.simulators.aidc.compiled import jit
 from cosim.simulators.aidc.compiled.jit import entry, part, sources_of
 from cosim.simulators.controller.batched.shares import (
     deal,
+    divide,
     gpu_blocks,
     inference_gpus,
     largest_remainder,
@@ -32,7 +33,8 @@ class DecisionConstants(NamedTuple):
     """What does not change. eligible (M, N); train (T,), inf: numbers of classes; blocks, most, to_per_gpu_min,
     drain_to, usual_drain_to (M,): as of `GpuRule`, in the controller and in sites' observations; gpus, guard_min (N,);
     leads_s (H,); has (T, H): deferrals of a class; top_to_per_s (N, M); clips: whether long deferrals are cut;
-    carries: whether remainders of rounding are carried; step_s"""
+    carries: whether remainders of rounding are carried; step_s; pools, per_kind: whether classes use the GPUs of their
+    kind together, and whether sites decide shares of kinds"""
 
     eligible: np.ndarray
     train: np.ndarray
@@ -50,6 +52,8 @@ class DecisionConstants(NamedTuple):
     clips: bool
     carries: bool
     step_s: float
+    pools: bool
+    per_kind: bool
 
 
 class ArrivedJobs(NamedTuple):
@@ -152,8 +156,8 @@ def _release(rules, raw, arrived, b, i, sites, time_s, owed, release_s, waiting,
 
 @part
 def _usual(rules, i, running, queued, pending, new_jobs, new_to, out):
-    """`agents.observation._usual_gpus` of one site, into `out` (M + 1,)."""
-    classes, gpus = len(running), rules.gpus[i]
+    """`agents.observation._usual_gpus` of one site, into `out` (M + 1,), or (kinds + 1,)."""
+    classes, gpus, share = len(running), rules.gpus[i], np.empty(len(running))
     jobs, work_to, need = np.empty(classes), np.empty(classes), np.empty(len(rules.inf), np.int64)
     for m in range(classes):
         jobs[m] = running[m] + queued[m] + new_jobs[m]
@@ -161,26 +165,35 @@ def _usual(rules, i, running, queued, pending, new_jobs, new_to, out):
     inference_gpus(gpus, rules.inf, rules.blocks, rules.usual_drain_to, running, jobs, work_to, need)
     taken = trained = 0.0
     for k in range(len(rules.inf)):
-        out[rules.inf[k]] = need[k] / gpus
-        taken += out[rules.inf[k]]
+        share[rules.inf[k]] = need[k] / gpus
+        taken += share[rules.inf[k]]
     for t in range(len(rules.train)):
         m = rules.train[t]
-        out[m] = work_to[m] / (rules.to_per_gpu_min[m] * gpus * PACE_MIN)
-        trained += out[m]
+        share[m] = work_to[m] / (rules.to_per_gpu_min[m] * gpus * PACE_MIN)
+        trained += share[m]
     scale = min(1.0, max(0.0, 1.0 - taken) / trained) if trained > 0.0 else 0.0
     total = 0.0
     for t in range(len(rules.train)):
-        out[rules.train[t]] *= scale
+        share[rules.train[t]] *= scale
     for m in range(classes):
-        total += out[m]
-    out[classes] = 1.0 - total
-    for m in range(classes + 1):
+        total += share[m]
+    last = len(out) - 1
+    if rules.per_kind:
+        out[:] = 0.0
+        for t in range(len(rules.train)):
+            out[0] += share[rules.train[t]]
+        for k in range(len(rules.inf)):
+            out[last - 1] += share[rules.inf[k]]
+    else:
+        out[:classes] = share
+    out[last] = 1.0 - total
+    for m in range(len(out)):
         out[m] = math.log(max(out[m], USUAL_LEAST))
 
 
 @part
 def _grant(rules, i, raw, running, queued, pending, slack_min, jobs, work_to, gpus):
-    """`ControlPipeline._gpus` of one site, into `gpus` (M,)."""
+    """GPUs of one site whose classes use their own, or which is guarded, into `gpus` (M,)."""
     classes = len(running)
     share, inside, pend = np.empty(classes), np.empty(classes), np.empty(classes)
     for m in range(classes):
@@ -191,6 +204,53 @@ def _grant(rules, i, raw, running, queued, pending, slack_min, jobs, work_to, gp
         rule_gpus(rules.gpus[i], rules.inf, rules.train, rules.blocks, rules.most, rules.to_per_gpu_min,
                   rules.drain_to, running, inside, pend, share)
     gpu_blocks(share, rules.gpus[i], rules.blocks, gpus)
+
+
+@part
+def _pools(rules, raw, capacity, gpus):
+    """`pooling.pool` of one site: GPUs of training and of inference; `gpus` (M,) is overwritten."""
+    trains, infs = len(rules.train), len(rules.inf)
+    if rules.per_kind:
+        kinds = (trains > 0) + (infs > 0)
+        whole = np.zeros(kinds, np.int64)
+        gpu_blocks(raw[:kinds], capacity, np.ones(kinds, np.int64), whole)
+        return whole[0] if trains > 0 else 0, whole[kinds - 1] if infs > 0 else 0
+    gpu_blocks(raw[:len(gpus)], capacity, rules.blocks, gpus)
+    of_train = of_inf = 0
+    for t in range(trains):
+        of_train += gpus[rules.train[t]]
+    for k in range(infs):
+        of_inf += gpus[rules.inf[k]]
+    return of_train, of_inf
+
+
+@part
+def _grant_pooled(rules, i, raw, running, queued, pending, jobs, work_to, gpus):
+    """`ControlPipeline._pooled` of one site, into `gpus` (M,); jobs, work_to: sent and not deferred."""
+    classes = len(running)
+    inside, pend = np.empty(classes), np.empty(classes)
+    for m in range(classes):
+        inside[m] = running[m] + queued[m] + jobs[m]
+        pend[m] = pending[m] + work_to[m]
+    of_train, of_inf = _pools(rules, raw, rules.gpus[i], gpus)
+    divide(of_train, rules.train, True, rules.blocks, rules.most, rules.to_per_gpu_min, running, inside, pend, gpus)
+    divide(of_inf, rules.inf, False, rules.blocks, rules.most, rules.to_per_gpu_min, running, inside, pend, gpus)
+
+
+@part
+def _sent_now(rules, arrived, b, i, sites, time_s, release_s, jobs, work_to):
+    """`ControlPipeline._sent_now` of one site: jobs (M,) that are not deferred, and their work."""
+    now_jobs, now_to = np.empty(len(jobs)), np.empty(len(jobs))
+    for m in range(len(jobs)):
+        now_jobs[m], now_to[m] = jobs[m], work_to[m]
+    for t in range(len(rules.train)):
+        now_jobs[rules.train[t]], now_to[rules.train[t]] = 0.0, 0.0
+    for k in range(arrived.first[b], arrived.first[b + 1]):
+        m = arrived.job_class[k]
+        if sites[k] == i and release_s[k] <= time_s and (rules.train == m).any():
+            now_jobs[m] += 1.0
+            now_to[m] += arrived.work_to[k]
+    return now_jobs, now_to
 
 
 @part
@@ -225,8 +285,8 @@ def place(rules, shares, arrived, carry):
 @entry(_SOURCES)
 def operate(rules, actions, arrived, sites, time_s, owed, waiting, numbers, running, queued, pending, slack_min,
             jobs, work_to):
-    """Release of each job (J,), s, and GPUs (B, N, M), for the sites' actions (B, N, T H + M + 2); `owed`
-    (B, N, T, H), `waiting` (B, C) and their numbers (B,) go on."""
+    """Release of each job (J,), s, and GPUs (B, N, M), for the sites' actions (B, N, T H + M + 2), or with kinds for M;
+    `owed` (B, N, T, H), `waiting` (B, C) and their numbers (B,) go on."""
     envs, n, classes = running.shape
     release_s, gpus = np.empty(len(sites)), np.zeros((envs, n, classes), np.int64)
     ahead = len(rules.train) * len(rules.leads_s)
@@ -235,18 +295,24 @@ def operate(rules, actions, arrived, sites, time_s, owed, waiting, numbers, runn
         for i in range(n):
             numbers[b] = _release(rules, actions[b, i, :ahead], arrived, b, i, sites, time_s[b], owed[b, i],
                                   release_s, waiting[b], numbers[b])
-            _grant(rules, i, actions[b, i, ahead:], running[b, i], queued[b, i], pending[b, i], slack_min[b, i],
-                   jobs[b, i], work_to[b, i], gpus[b, i])
+            raw, before = actions[b, i, ahead:], (running[b, i], queued[b, i], pending[b, i])
+            if rules.pools and not slack_min[b, i] < rules.guard_min[i]:
+                now_jobs, now_to = _sent_now(rules, arrived, b, i, sites, time_s[b], release_s, jobs[b, i],
+                                             work_to[b, i])
+                _grant_pooled(rules, i, raw, *before, now_jobs, now_to, gpus[b, i])
+            else:
+                _grant(rules, i, raw, *before, slack_min[b, i], jobs[b, i], work_to[b, i], gpus[b, i])
     return release_s, gpus
 
 
 @entry(_SOURCES)
 def look(rules, time_s, waiting, numbers, running, queued, pending, arrivals, arrivals_work_to):
     """Who is yet to be released, by deferral and by time left (B, N, T, H), without those who have been, and the
-    logarithms of the usual shares of GPUs (B, N, M + 1)."""
+    logarithms of the usual shares of GPUs (B, N, M + 1), or (B, N, kinds + 1)."""
     envs, n, classes = running.shape
     by_lead = np.zeros((envs, n, len(rules.train), len(rules.leads_s)))
-    by_time, usual = np.zeros(by_lead.shape), np.empty((envs, n, classes + 1))
+    shown = (len(rules.train) > 0) + (len(rules.inf) > 0) if rules.per_kind else classes
+    by_time, usual = np.zeros(by_lead.shape), np.empty((envs, n, shown + 1))
     for b in range(envs):
         numbers[b] = _still_waiting(rules, time_s[b], waiting[b], numbers[b], by_lead[b], by_time[b])
         for i in range(n):

@@ -1,5 +1,5 @@
-"""Ratios to whole things, compiled: what `agents.allocation` and `agents.heuristics.GpuRule` do, on arrays of one
-environment. Tests hold the two together.
+"""Ratios to whole things, compiled: what `allocation`, `heuristics.GpuRule` and `pooling` of `agents.fleet` do, on
+arrays of one environment. Tests hold the two together.
 """
 
 from __future__ import annotations
@@ -186,6 +186,30 @@ def inference_gpus(capacity, inf, blocks, drain_to, running, jobs, work_to, need
     share_blocks(left, mine, more, more, extra)
     for k in range(n):
         need[k] = kept[k] + extra[k]
+
+
+@part
+def divide(gpus, members, stops, blocks, most, to_per_gpu_min, running, jobs, work_to, out):
+    """`pooling.divide` of one kind, whose classes are `members`, into `out` (M,); stops: whether running jobs can be
+    stopped, as those of training."""
+    n = len(members)
+    mine, room, held = np.empty(n, np.int64), np.empty(n, np.int64), np.zeros(n, np.int64)
+    kept, more, work = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n)
+    for k in range(n):
+        m = members[k]
+        mine[k] = blocks[m]
+        room[k] = math.ceil(jobs[m] - ROUNDING) * most[m] * blocks[m]
+        work[k] = work_to[m] / to_per_gpu_min[m]
+        if not stops:
+            held[k] = math.ceil(running[m] - ROUNDING) * blocks[m]
+    share_blocks(gpus, mine, held, held, kept)
+    left = gpus
+    for k in range(n):
+        left -= kept[k]
+        room[k] -= kept[k]
+    share_blocks(left, mine, room, work, more)
+    for k in range(n):
+        out[members[k]] = kept[k] + more[k]
 
 
 @part

@@ -25,10 +25,12 @@ from cosim.agents.fleet.observation import (
     usual_by,
     usual_shares,
 )
+from cosim.agents.fleet.pooling import sharers
 from cosim.agents.fleet.rewards import StepOutcome, hour_cost, loom, reward_of, terms_of, work_worth
 from cosim.errors import ModelError, ScenarioError
 from cosim.simulators.aidc.compiled.fleet import CompiledFleet, FleetStep, Jobs
 from cosim.simulators.aidc.compiled.records import plain, records
+from cosim.simulators.controller.batched.base import BaseRules
 from cosim.simulators.controller.batched.decisions import WAITING, ArrivedJobs, DecisionConstants, look, operate, place
 from cosim.simulators.controller.batched.scope import LEVELS, SITE_LEVELS, lacking
 from cosim.simulators.controller.params import PORTS, guard_min
@@ -101,8 +103,11 @@ class BatchSteering:
             self._outside[PORTS[name]] = np.full((n_envs, *of_each, self.facts.horizon_steps + 1), math.nan)
         self._rows: list[Any] = [None] * n_envs
         self._supply = np.array([self._params.supply_temp_min_degc, self._params.supply_temp_max_degc])
+        self._degc_at = len(rules.train) * leads + len(sharers(self.facts, self.facts.kinds)) + 1
         self._jobs_so_far, self._time_s = np.zeros(n_envs, np.int64), np.zeros(n_envs)
         self._placed: tuple[np.ndarray, tuple[np.ndarray, ...]] | None = None
+        self._base = BaseRules([steering.base_rule() for _ in range(n_envs)], steering.base_columns,
+                               steering.sees_carbon) if steering.base_columns else None
         sites = {name: i for i, name in enumerate(self.facts.sites)}
         self._wires = [InputLink(member, entity, port, c.transform, c.target[2], sites.get(c.target[1]))
                        for c in plan.connections for member, entity, port in [c.source]
@@ -185,6 +190,8 @@ class BatchSteering:
         if USUAL_SHARE in places:
             by = outside[usual_by(self._weights.carbon == "marginal")]
             numbers[USUAL_SHARE] = np.stack(usual_shares(list(by.T)), axis=1)
+        if self._base is not None:
+            numbers |= self._base.numbers(time_s, numbers | {"arrivals_work_to": work_to})
         rows = np.empty((self.n_envs, sum(at.size for at in places.values())))
         for name, at in places.items():
             rows[:, at.ravel()] = numbers[name].reshape(self.n_envs, -1)
@@ -210,7 +217,7 @@ class BatchSteering:
                                   state["running_jobs"], state["queued_jobs"], state["pending_work_to"],
                                   state["slack_min"], jobs, work_to)
         mine = going[arrived.env]
-        degc = np.clip(acts[..., len(rules.train) * len(rules.leads_s) + len(self.facts.kinds) + 1], *self._supply)
+        degc = np.clip(acts[..., self._degc_at], *self._supply)
         sent = Jobs(arrived.env * self.facts.n_sites + sites, arrived.job_class, arrived.id, arrived.work_to,
                     arrived.deadline_s, release_s)
         did = self.fleet.step(Jobs(*(column[mine] for column in sent)), gpus, degc, going)
@@ -359,4 +366,5 @@ def _rules(steering: Steering, step_s: float) -> DecisionConstants:
         np.array(queue_drain_to(facts, p.drain_min)), np.array(queue_drain_to(facts, PolicyOptions().drain_min)),
         np.array(facts.gpus), np.array(guard, float),
         np.array(facts.deferrals_s, float), np.array(has, bool).reshape(len(train), leads),
-        np.array(facts.top_to_per_s), p.long_deferrals != "as_printed", p.rounding == "carry", step_s)
+        np.array(facts.top_to_per_s), p.long_deferrals != "as_printed", p.rounding == "carry", step_s,
+        p.gpu_shares != "classes", p.gpu_shares == "kinds")
