@@ -20,7 +20,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from cosim.agents.comparison import compare, metrics, write
+from cosim.agents.comparison import Results, compare, metrics, write
 from cosim.agents.probe import show
 from cosim.agents.recorded_jobs import add_recorded, recorded_of
 from cosim.agents.splits import KINDS, compare_splits, kinds_of, scenario_of, splits_of, write_splits
@@ -260,14 +260,15 @@ def _on_splits(args: argparse.Namespace, what: Evaluation, policies: Sequence[st
         Path(one.folder).mkdir()
         for policy in policies:
             resolve(one.run_scenario(policy, split.first_seed), one.end_s)
-    found = {split.name: _run_all(one, policies, split.seeds(args.seeds), args.jobs, f"{split.name}: ")[0]
-             for one, split in zip(each, splits, strict=True)}
     note = _note(what, scenario, range(args.first_seed, args.first_seed + args.seeds))
     if "train" in kinds:
         note += f"; of train {splits[0].first_seed}..{splits[0].seeds(args.seeds)[-1]}"
-    if args.out:
-        write_splits(args.out, found, splits, {"scenario": scenario.name, "days": args.days, "runs": args.seeds,
-                                               "note": note}, methods)
+    about = {"scenario": scenario.name, "days": args.days, "runs": args.seeds, "note": note}
+    found: dict[str, Results] = {}
+    for k, (one, split) in enumerate(zip(each, splits, strict=True), 1):
+        found[split.name] = _run_all(one, policies, split.seeds(args.seeds), args.jobs, f"{split.name}: ")[0]
+        if args.out:  # each as it ends: a run that is stopped keeps those before
+            write_splits(args.out, found, splits[:k], about, methods)
     digest = compare_splits(found, f"{note}; mean +- half of a 95 % t interval, differences seed by seed"
                             f"{', a method team by team' if methods else ''}", methods)
     if lacking:

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from cosim.agents import evaluate
 from cosim.agents.comparison import METRICS
 from cosim.agents.evaluate import main
 from cosim.agents.splits import (
@@ -16,7 +17,7 @@ from cosim.agents.splits import (
     splits_of,
     write_splits,
 )
-from cosim.errors import ScenarioError
+from cosim.errors import ModelError, ScenarioError
 from cosim.imports import load
 from cosim.request import find
 from cosim.scenario import override
@@ -136,6 +137,24 @@ def test_the_command_runs_each_split(capsys):
     assert "\ntrain " in said
     assert "\ntest " in said
     assert "of train 1000..1000" in said
+
+
+def test_splits_that_ended_before_a_failure_are_in_the_file(tmp_path, monkeypatch, capsys):
+    """The second one's runs fail."""
+    run_all = evaluate._run_all
+
+    def failing(what, policies, seeds, jobs, said):
+        if said.startswith("test"):
+            raise ModelError("grid: no solution")
+        return run_all(what, policies, seeds, jobs, said)
+
+    monkeypatch.setattr(evaluate, "_run_all", failing)
+    out = tmp_path / "t.json"
+    assert main(["uniform", "--scenario", "two_bus", "--seeds", "1", "--days", "0.0125", "--jobs", "1", "--splits",
+                 "train,test", "--out", str(out)]) == 3
+    assert "grid: no solution" in capsys.readouterr().err
+    kept = json.loads(out.read_text())
+    assert list(kept["metrics"]) == [split["name"] for split in kept["splits"]] == ["train"]
 
 
 @pytest.mark.parametrize(("argv", "said"), [
