@@ -13,6 +13,7 @@ from pathlib import Path
 import lowest
 import pytest
 from packaging.utils import canonicalize_name
+from trees import tree_of
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ("cosim", "agents", "simulators", "scenarios")
@@ -67,7 +68,7 @@ def third_party() -> dict[str, dict[Path, set[str]]]:
     files = {folder: sorted((ROOT / folder).rglob("*.py")) for folder in (*SHIPPED, *BESIDE)}
     own = {path.stem for folder in BESIDE for path in files[folder]} | {*SHIPPED, *BESIDE} | sys.stdlib_module_names
     return {folder: {path: {canonicalize_name(PART_OF.get(m, m)) for m in imported(
-        ast.parse(path.read_text(encoding="utf-8")), folder in SHIPPED) if m not in own} for path in paths}
+        tree_of(path), folder in SHIPPED) if m not in own} for path in paths}
         for folder, paths in files.items()}
 
 
@@ -119,7 +120,7 @@ def test_the_suite_starts_with_what_its_extra_brings():
     """Other extras' packages are imported inside of tests, or by pytest.importorskip."""
     there = names(lowest.CORE, "test")
     for path in third_party()["tests"]:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = tree_of(path)
         first = ast.Module([n for n in tree.body if isinstance(n, (ast.Import, ast.ImportFrom))], [])
         used = {canonicalize_name(PART_OF.get(m, m)) for m in imported(first, False)}
         assert not used & (names(*lowest.declared()) - there), path.name
@@ -128,7 +129,7 @@ def test_the_suite_starts_with_what_its_extra_brings():
 def test_what_is_declared_is_used():
     used = {name for files in third_party().values() for found in files.values() for name in found}
     announced = {canonicalize_name(PART_OF.get(m, m)) for path in third_party()["tests"]
-                 for m in imported(ast.parse(path.read_text(encoding="utf-8")), True)}
+                 for m in imported(tree_of(path), True)}
     for name, (path, words, _) in NOT_IMPORTED.items():
         assert words in (ROOT / path).read_text(encoding="utf-8"), f"{name}: {path} no longer has '{words}'"
     assert names(*lowest.declared()) - used - announced <= {*NOT_IMPORTED}

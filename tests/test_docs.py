@@ -142,7 +142,7 @@ def test_printed_lines_may_round_the_other_way():
     assert not alike("a 12.3", "a 12.3 b")
 
 
-@pytest.mark.long(after=1)
+@pytest.mark.long
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
 @pytest.mark.rows("X01")
 def test_every_block_runs(page, folder):

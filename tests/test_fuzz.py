@@ -290,7 +290,7 @@ def net_json() -> dict:
 
 
 @given(st.data())
-@tries(70)
+@tries(35)
 def test_networks(folder, net_json, data):
     """Any of its tables, and what is in them; or bytes of the file."""
     path = folder / "net.json"

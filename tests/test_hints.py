@@ -10,6 +10,7 @@ from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import pytest
+from trees import nodes_of
 
 from cosim.agents.learn.config import Learning
 from cosim.commands.names import COMMANDS
@@ -58,7 +59,7 @@ def spoken() -> dict[str, str]:
     found = {}
     for path in sorted(p for folder in ("agents", "cosim", "simulators") for p in (REPO / folder).rglob("*.py")):
         silent: set[int] = set()  # docstrings, and parts of what is already seen: a walk meets the whole first
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes_of(path):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and node.body and isinstance(
                     node.body[0], ast.Expr):
                 silent.add(id(node.body[0].value))

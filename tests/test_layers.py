@@ -6,6 +6,8 @@ import re
 from functools import cache
 from pathlib import Path
 
+from trees import nodes_of
+
 from cosim.adapter import Adapter
 from cosim.scenarios.ieee33 import SCENARIO as STUDY
 
@@ -113,7 +115,7 @@ BY_NAME = {"cosim.agents.fleet.spaces"}
 AGENTS_MAY_USE = {"cosim.errors", "cosim.limits", "cosim.params", "cosim.seeds", "cosim.units"}
 AGENTS_ROOF = {"cosim.agents.action_spaces", "cosim.agents.comparison", "cosim.agents.curves", "cosim.agents.evaluate",
                "cosim.agents.probe", "cosim.agents.recorded_jobs", "cosim.agents.request", "cosim.agents.splits",
-               "cosim.agents.together", "cosim.agents.train",
+               "cosim.agents.together", "cosim.agents.train", "cosim.agents.train_request",
                "cosim.agents.pretrained.__main__",
                *(f"cosim.agents.study.{name}" for name in (
                    "claims", "command", "data", "days", "exhibits", "fixed_shares", "measures", "page", "paper", "plan",
@@ -147,12 +149,6 @@ def package_of(module: str) -> str:
     """Which of the four packages a module belongs to."""
     parts = module.split(".")
     return parts[1] if len(parts) > 1 and parts[1] in PACKAGES else parts[0]
-
-
-@cache
-def nodes_of(path: Path) -> list[ast.AST]:
-    """All of a module's syntax tree, parsed once for all rules."""
-    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
 
 
 @cache

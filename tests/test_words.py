@@ -4,7 +4,8 @@ import ast
 import re
 
 import pytest
-from test_layers import MODULES, name_of, nodes_of
+from test_layers import MODULES, name_of
+from trees import nodes_of
 
 PERSONS = re.compile(r"\b(asks?|asked|asking|hears?|heard|told|tells?|knows|wants|remembers?|nobody|somebody|everybody|"
                      r"whoever|speaks?|says?(?<!, say)|said|saying|sees|wanted|wishes)\b")

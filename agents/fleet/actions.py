@@ -13,6 +13,7 @@ Rows: A01-05, E26, E28.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,26 +35,40 @@ _LEAST = 0.01
 """Smallest start share, of a class without offered load and of the unused GPUs."""
 
 
-def manager_parts(facts: FleetFacts, classes: Sequence[str], around: Sequence[str] | None = None) -> tuple[Part, ...]:
-    """(26): one simplex per class over its eligible sites. around: columns of the manager, see `Simplex.around`."""
+def manager_parts(facts: FleetFacts, classes: Sequence[str], around: Sequence[Sequence[str]] | None = None,
+                  edge: float = 0.0) -> tuple[Part, ...]:
+    """(26): one simplex per class over its eligible sites. around: for each class, columns of the manager; this and
+    edge: see `Simplex`."""
     return tuple(
-        Simplex(f"site of {name}", facts.n_sites, tuple(ok),
-                tuple(project_simplex([float(g) for g in facts.gpus], ok)), None if around is None else tuple(around))
-        for name, ok in zip(classes, facts.eligible, strict=True))
+        Simplex(f"site of {name}", facts.n_sites, tuple(ok), tuple(project_simplex([float(g) for g in facts.gpus], ok)),
+                None if around is None else tuple(around[m]), edge)
+        for m, (name, ok) in enumerate(zip(classes, facts.eligible, strict=True)))
+
+
+class SiteBase(NamedTuple):
+    """Columns of a site around which it decides: for each training class those of its release times, of its GPUs, and
+    of its temperature."""
+
+    release: Sequence[Sequence[str]]
+    gpus: Sequence[str]
+    supply_temp: str
 
 
 def site_parts(facts: FleetFacts, classes: Sequence[str], offered: Mapping[str, tuple[float, float]],
-               sees_usual: bool) -> tuple[Part, ...]:
+               sees_usual: bool, base: SiteBase | None = None, edge: float = 0.0) -> tuple[Part, ...]:
     """(28). offered: class -> (jobs/min, TO/job) of the whole fleet; classes without are taken as not offered;
-    sees_usual: whether the site observes the `usual_gpu_columns`, around which it then splits its GPUs."""
+    sees_usual: whether the site observes the `usual_gpu_columns`, around which it splits its GPUs where it has no
+    base; edge: see `Simplex`."""
     leads, low, high = len(facts.deferrals_s), facts.supply_temp_low_degc, facts.supply_temp_high_degc
     *load, rest = gpu_start(facts, [offered.get(name, (0.0, 0.0)) for name in classes])
     start = (*per_sharer(facts, load), rest)
-    return (*(_release(classes[m], leads, facts.deferrable[t] if facts.deferrable else (True,) * leads)
+    gpus = base.gpus if base else usual_gpu_columns(facts, classes) if sees_usual else None
+    return (*(_release(classes[m], leads, facts.deferrable[t] if facts.deferrable else (True,) * leads,
+                       base.release[t] if base else None, edge)
               for t, m in enumerate(facts.train)),
             Simplex(BY_KIND if facts.gpu_shares == "kinds" else "gpus", len(start), None, start,
-                    tuple(usual_gpu_columns(facts, classes)) if sees_usual else None),
-            Interval("supply_temp_degc", low, high, low + _WARM * (high - low)))
+                    None if gpus is None else tuple(gpus), edge),
+            Interval("supply_temp_degc", low, high, low + _WARM * (high - low), base.supply_temp if base else None))
 
 
 def usual_gpu_columns(facts: FleetFacts, classes: Sequence[str]) -> list[str]:
@@ -61,12 +76,13 @@ def usual_gpu_columns(facts: FleetFacts, classes: Sequence[str]) -> list[str]:
     return [f"usual_gpus {name}" for name in (*sharers(facts, classes), "unused")]
 
 
-def _release(job_class: str, leads: int, has: Sequence[bool]) -> Simplex:
+def _release(job_class: str, leads: int, has: Sequence[bool], around: Sequence[str] | None, edge: float) -> Simplex:
     """Shares of the release times that a class has, a prefix of them all."""
     count = sum(has)
     start = None if leads == 1 else (1.0, *[0.0] * (leads - 1)) if count == 1 else (
         1.0 - _DEFERRED, *_deferred_shares(count - 1), *[0.0] * (leads - count))
-    return Simplex(f"release of {job_class}", leads, None if count == leads else tuple(has), start)
+    return Simplex(f"release of {job_class}", leads, None if count == leads else tuple(has), start,
+                   None if around is None else tuple(around), edge)
 
 
 def _deferred_shares(count: int) -> list[float]:

@@ -125,6 +125,7 @@ class Observation:
                             none is linked
     price_forecast_usd_per_kwh, load_forecast_kw, renewable_forecast_kw   (K,) price, the feeder's base load, and what
                             renewable plants together can give over the horizon; (): none is linked
+    base                    what a rule decides here, around which a team decides; None: there is no such rule
     """
 
     time_s: float
@@ -156,6 +157,7 @@ class Observation:
     price_forecast_usd_per_kwh: Vector = ()
     load_forecast_kw: Vector = ()
     renewable_forecast_kw: Vector = ()
+    base: Decision | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from cosim.agents.fleet.actions import BY_KIND, decision_of
-from cosim.agents.fleet.decision import FleetFacts, Matrix, Observation, Operation
+from cosim.agents.fleet.base import BaseRule, rule_in
+from cosim.agents.fleet.decision import FleetFacts, Matrix, Observation, Operation, Policy
 from cosim.agents.fleet.observation import FORECASTS, RELATIVE, USUAL_SHARE, ObservationScope, forecast_entries
 from cosim.agents.fleet.team_arrays import MANAGER, TeamArrays
 from cosim.agents.learn import checkpoint
@@ -31,7 +32,7 @@ class LearnedPolicy:
     """Decides with the modes of a trained team's distributions.
 
     explorer: the checkpoint's `cosim.agents.learn.team.Team`, to draw actions as in training instead (that needs
-    torch).
+    torch). rule: makes a rule by its name, for a team that decides around one's decisions.
 
     ScenarioError when the checkpoint's team has other sites, classes, release times or temperatures, or was trained in
     the other mode: the message names the difference.
@@ -39,12 +40,17 @@ class LearnedPolicy:
 
     needs_nci = False
 
-    def __init__(self, path: str | Path, facts: FleetFacts, sees_nci: bool, explorer: Any = None) -> None:
+    def __init__(self, path: str | Path, facts: FleetFacts, sees_nci: bool, explorer: Any = None,
+                 rule: Callable[[str], Policy] | None = None) -> None:
         self._facts, self._team = facts, explorer or _team_of(path)
         self._deterministic = explorer is None
         trained = without_history(self._team.spec, self._team.history_steps)
         _check_fit(path, trained, facts, sees_nci)
-        self._view = TeamArrays(facts, _sight(trained, facts), {}, trained)
+        sight = _sight(trained, facts)
+        self._view = TeamArrays(facts, sight, {}, trained)
+        if sight.base_policy and rule is None:
+            raise ScenarioError(f"checkpoint {path} decides around {sight.base_policy}, and cannot without it")
+        self._base = BaseRule(rule(sight.base_policy)) if rule and sight.base_policy else None
         self._past = Window(trained, self._team.history_steps, 1) if self._team.history_steps > 1 else None
         self._begun = False
         self.about = f"{self._team.method} from {Path(path).name} (sha256 {_digest(path)})"
@@ -52,7 +58,8 @@ class LearnedPolicy:
 
     def place(self, observation: Observation) -> Matrix:
         """(M, N) the manager's shares."""
-        self._decoding = self._team.begin(self._seen(self._view.observe(observation)[None]),
+        shown = self._base.shown(observation) if self._base else observation
+        self._decoding = self._team.begin(self._seen(self._view.observe(shown)[None]),
                                           deterministic=self._deterministic)
         row = self._decoding.lead()[0, 0].tolist()
         n = self._facts.n_sites
@@ -66,7 +73,6 @@ class LearnedPolicy:
         step = self._decoding.follow(self._view.context(allocated_jobs, allocated_work_to)[None])
         self._decoding = None
         return decision_of(self._facts, step.action[0].tolist()).operation
-
 
     def _seen(self, present: np.ndarray) -> np.ndarray:
         """(1, n, O) what the team observes: the present, and its past where it has one."""
@@ -135,8 +141,15 @@ def _sight(trained: TeamSpec, facts: FleetFacts) -> ObservationScope:
         return any(name.startswith(prefix) for name in shown)
 
     forecasts = [name for name, column in FORECASTS.items() if sees(f"{column} ")]
+    edges = [part.edge for kind in trained.types.values() for part in kind.action if isinstance(part, Simplex)]
     return ObservationScope(facts.classes, facts.sites, 1.0, {}, sees(_NCI), sees(_MCI), sees(_FULL), forecasts,
-                            sees(RELATIVE), sees(USUAL_SHARE))
+                            sees(RELATIVE), sees(USUAL_SHARE), rule_in(shown), max(edges, default=0.0))
+
+
+def base_policy_of(path: str | Path) -> str:
+    """The rule around which the team of a checkpoint decides; '' if there is none."""
+    spec = trained_spec(path)
+    return rule_in([c.name for c in spec.types[MANAGER].observation]) if MANAGER in spec.types else ""
 
 
 def trained_spec(path: str | Path) -> TeamSpec:

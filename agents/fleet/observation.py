@@ -16,13 +16,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from operator import attrgetter
 from typing import Any, Literal
 
 import numpy as np
 
 from cosim.agents.fleet.actions import usual_gpu_columns
+from cosim.agents.fleet.base import GPUS, RELEASE, SITE, SUPPLY, BaseColumns
 from cosim.agents.fleet.decision import FleetFacts, Observation
 from cosim.agents.fleet.heuristics import GpuRule, PolicyOptions
 from cosim.agents.fleet.pooling import per_sharer, sharers
@@ -85,6 +86,10 @@ class ObservationScope:
     relative: bool = False
     usual_shares: bool = False
     """Whether the manager has columns of the shares that go by carbon intensity alone, around which it then decides."""
+    base_policy: str = ""
+    """The rule of whose decision agents have columns, around which they then decide; '': none."""
+    share_edge: float = 0.0
+    """`cosim.agents.learn.spec.Simplex.edge` of all shares."""
 
 
 def forecast_entries(facts: FleetFacts) -> list[int]:
@@ -137,6 +142,9 @@ class ObservationRow:
             for name in ("deferral_carry", "deferred_by_lead", "deferred_by_time"):
                 self._add(name, (n, trains, leads))
             self._add("usual_gpus", (n, len(sharers(facts, facts.kinds)) + 1), _usual_gpus(facts))
+        if (base := base_of(facts, sight)) is not None:
+            for k, block in enumerate(base.blocks):
+                self._add(block.name, block.shape, _base(base, k))
         entries = forecast_entries(facts) if sight.forecasts else []
         for name in sight.forecasts:
             shape = (n, leads) if name in OF_SITES else (leads,)
@@ -194,6 +202,8 @@ def manager_view(facts: FleetFacts, sight: ObservationScope, numbers: Observatio
         view.add([f"{name} {s}" for s in sites], at[name], _APART)
     if sight.usual_shares:
         view.add([f"{USUAL_SHARE} {s}" for s in sites], at[USUAL_SHARE], _USUAL)
+    if (base := base_of(facts, sight)) is not None:
+        view.add([name for row in base.manager for name in row], at[SITE], base.scale)
     view.add([f"train_backlog_jobs {s}" for s in sites], at["train_backlog_jobs"], _TRAIN_JOBS)
     view.add([f"inf_backlog_jobs {s}" for s in sites], at["inf_backlog_jobs"], _JOBS)
     view.add([f"power_kw {s}" for s in sites], at["power_kw"], {"low": 0.0, "high": sight.peak_kw})
@@ -230,6 +240,10 @@ def site_view(facts: FleetFacts, sight: ObservationScope, i: int, numbers: Obser
         view.add(["mci_kg_per_kwh"], at["mci_kg_per_kwh"][i], _MARGINAL)
     for name in _relatives(sight):
         view.add([name], at[name][i], _APART)
+    if (base := base_of(facts, sight)) is not None:
+        view.add([name for row in base.site.release for name in row], at[RELEASE][i], base.scale)
+        view.add(base.site.gpus, at[GPUS][i], base.scale)
+        view.add([base.site.supply_temp], at[SUPPLY][i], base.supply_scale)
     view.add(["power_kw"], at["power_kw"][i], {"low": 0.0, "high": sight.peak_kw})
     view.add(["free_gpu_ratio"], at["free_gpu_ratio"][i], _SHARE)
     _arrivals(view, sight, at)
@@ -315,6 +329,21 @@ def _at_leads(name: str, entries: Sequence[int]) -> Values:
             raise ModelError(f"the forecast {FORECASTS[name]} is to be observed, and none is linked at every site")
         rows = found if name in OF_SITES else [found]
         return [row[entry] for row in rows for entry in entries]
+    return values
+
+
+def base_of(facts: FleetFacts, sight: ObservationScope) -> BaseColumns | None:
+    """Columns of the rule around which the team decides, if there is one."""
+    if not sight.base_policy:
+        return None
+    return BaseColumns(facts, sight.base_policy, sight.share_edge, sight.classes, sight.sites)
+
+
+def _base(columns: BaseColumns, block: int) -> Values:
+    def values(seen: Observation) -> list[float]:
+        if seen.base is None:
+            raise ModelError(f"what {columns.rule} decides is to be observed, and nothing has computed it")
+        return next(islice(columns.of([seen.base]), block, None)).ravel().tolist()
     return values
 
 

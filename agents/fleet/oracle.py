@@ -92,6 +92,7 @@ class MyopicOracle:
         self._seen: Observation | None = None
         self._now: Vector = ()
         self._usual: Vector = ()
+        self._energy_kwh: list[list[float]] = []
 
     @staticmethod
     def check_fits(facts: FleetFacts, options: PolicyOptions) -> None:
@@ -101,7 +102,7 @@ class MyopicOracle:
     def place(self, observation: Observation) -> Matrix:
         """(M, N) shares of the parts' places."""
         self._look(observation)
-        energy_kwh, sites = self._kwh_per_gpu_min(observation), range(self.facts.n_sites)
+        energy_kwh, sites = self._energy_kwh, range(self.facts.n_sites)
         share: list[list[float]] = [[]] * len(self.facts.kinds)
         gpus = [float(g) for g in self.facts.gpus]
         for kind, penalty in ((self._inf, self.weights.c5_per_inf_job), (self._train, self.weights.c4_per_train_job)):
@@ -117,7 +118,7 @@ class MyopicOracle:
                 allocated_work_to: Matrix) -> Operation:
         """No deferral, GPUs to what is worth its power now, temperatures at which a site draws least."""
         self._look(observation)
-        facts, energy_kwh = self.facts, self._kwh_per_gpu_min(observation)
+        facts, energy_kwh = self.facts, self._energy_kwh
         row = [1.0] + [0.0] * (len(facts.deferrals_s) - 1)  # they ascend: the shortest
         released = facts.deferrals_s[0] == 0.0
         shares = []
@@ -135,7 +136,7 @@ class MyopicOracle:
     # --- what things cost ---------------------------------------------------------------------------------------
 
     def _look(self, observation: Observation) -> None:
-        """Worth of a kWh at each site, now and on the mean of a day, in units of (32)."""
+        """Worth of a kWh at each site, now and on the mean of a day, in units of (32); and what work takes of them."""
         if self._seen is observation:
             return
         self._seen, carbon = observation, self._carbon_kg_per_kwh(observation)
@@ -144,6 +145,7 @@ class MyopicOracle:
         mean_price, *mean_carbon = self._day.mean([sum(forecast) / len(forecast), *carbon])
         self._now = [worth_of_kwh(self.weights, price, x) for x in carbon]
         self._usual = [worth_of_kwh(self.weights, mean_price, x) for x in mean_carbon]
+        self._energy_kwh = self._kwh_per_gpu_min(observation)
 
     def _carbon_kg_per_kwh(self, observation: Observation) -> Vector:
         """(N,) what one kWh adds to R3; zeros in power mode, where c3 is 0."""
@@ -194,10 +196,15 @@ class MyopicOracle:
         parts = max(1, min(QUANTA, number))
         placed = [0.0] * facts.n_sites
         sites = [i for i in range(facts.n_sites) if facts.eligible[m][i]]
+        def dear(i: int) -> float:
+            return cost[i] + at_stake * drop_risk((backlog[i] + work / parts) / full[i])
+
+        now = {i: dear(i) for i in sites}
         for _ in range(parts):
-            best = min(sites, key=lambda i: cost[i] + at_stake * drop_risk((backlog[i] + work / parts) / full[i]))
+            best = min(now, key=now.__getitem__)
             placed[best] += 1.0 / parts
             backlog[best] += work / parts
+            now[best] = dear(best)
         return placed
 
     def _withhold(self, observation: Observation, site: int, energy_kwh: Vector, jobs: list[float],

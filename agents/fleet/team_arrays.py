@@ -18,6 +18,7 @@ from cosim.agents.fleet.observation import (
     ObservationRow,
     ObservationScope,
     Scaler,
+    base_of,
     context_columns,
     context_per,
     manager_view,
@@ -42,10 +43,12 @@ class TeamArrays:
         views = [manager_view(facts, sight, self._numbers),
                  *(site_view(facts, sight, i, self._numbers) for i in sites)]
         context = context_columns(sight)
-        around = [f"{USUAL_SHARE} {site}" for site in sight.sites] if sight.usual_shares else None
-        site_does = site_parts(facts, sight.classes, offered, sight.full)
+        base, edge = base_of(facts, sight), sight.share_edge
+        around = ([[f"{USUAL_SHARE} {site}" for site in sight.sites]] * len(sight.classes) if sight.usual_shares else
+                  base.manager if base else None)
+        site_does = site_parts(facts, sight.classes, offered, sight.full, base.site if base else None, edge)
         kinds = (
-            AgentType(MANAGER, tuple(views[0].columns), manager_parts(facts, sight.classes, around)),
+            AgentType(MANAGER, tuple(views[0].columns), manager_parts(facts, sight.classes, around, edge)),
             AgentType(SITE, tuple(views[1].columns), site_does, tuple(context)))
         self.spec = TeamSpec(((MANAGER, MANAGER), *((name, SITE) for name in sight.sites)),
                              {kind.name: kind for kind in kinds}, leaders=1)

@@ -5,11 +5,12 @@ Arrays only, so that what learns (torch) and what only acts (numpy) share them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from cosim.agents.learn.spec import Choice, Column, Interval, Part, Simplex, width
+from cosim.agents.learn.spec import Choice, Column, Interval, Part, Simplex, before_edge, width
 from cosim.errors import ScenarioError
 
 CONCENTRATION, CONCENTRATION_MIN = 4.0, 0.02
@@ -25,6 +26,9 @@ def _eligible_of(part: Simplex) -> np.ndarray:
         raise ScenarioError(f"shares '{part.name}': eligible needs {part.size} entries, at least one of them true")
     if part.start is not None and (len(part.start) != part.size or not np.all(np.asarray(part.start)[mask] > 0)):
         raise ScenarioError(f"shares '{part.name}': start = {part.start} needs {part.size} entries, > 0 where eligible")
+    if not 0.0 <= part.edge * mask.sum() < 1.0:
+        raise ScenarioError(f"shares '{part.name}': edge = {part.edge} of {mask.sum()} shares must be from 0 to less "
+                            f"than {1.0 / mask.sum():g}")
     return mask
 
 
@@ -42,6 +46,7 @@ class ActionTables:
     """Constants of a type's simplexes and intervals, column by column; see `Actions._smooth`.
 
     around (O, Gaussians): what the scaled observation adds to the Gaussians' means; None: nothing
+    edge, count (A,): `Simplex.edge` of each share, and how many are eligible beside it; zeros for intervals
     """
 
     def __init__(self, columns: int, observation: Sequence[Column] = ()):
@@ -55,6 +60,7 @@ class ActionTables:
         self.within = np.zeros((columns, columns))
         self.extra, self.low = np.zeros(columns), np.zeros(columns)
         self.free, self.span = np.ones(columns), np.ones(columns)
+        self.edge, self.count = np.zeros(columns), np.zeros(columns)
         self.at = 0
 
     def add(self, part: Simplex | Interval, dirichlet: bool) -> None:
@@ -67,14 +73,23 @@ class ActionTables:
             start = np.full(part.size, 1.0) if part.start is None else np.asarray(part.start, float)
             columns = here.start + np.nonzero(mask)[0]
             self.free[here] = mask
-            start = start[mask] / start[mask].sum()
+            start = before_edge(start[mask] / start[mask].sum(), mask.sum(), part.edge)
+            self.edge[columns], self.count[columns] = part.edge, mask.sum()
             if dirichlet and len(columns) > 1:
+                if part.edge:
+                    raise ScenarioError(f"shares '{part.name}' have an edge, and simplex = dirichlet has none; use "
+                                        "learn.simplex=gaussian")
                 self._dirichlet(start, columns, here)
             else:
                 self._simplex(start, columns, here)
                 if part.around is not None:
                     self._follow(part, part.around, mask)
         self.at = here.stop
+
+    @property
+    def members(self) -> np.ndarray:
+        """(A, A) which shares sum to 1 together; of intervals none."""
+        return self.within * (self.count > 0)
 
     @property
     def around(self) -> np.ndarray | None:
@@ -89,6 +104,11 @@ class ActionTables:
         if not (span > 0 and 0.0 < start < 1.0):
             raise ScenarioError(f"interval '{part.name}': low = {part.low} < start = {part.start} < high = {part.high} "
                                 "must hold")
+        if part.around is not None:
+            place, seen = self._column(part.name, part.around)
+            self._around[len(self.rows)] = slope = np.zeros(len(self._seen))
+            slope[place], logit = (seen.high - seen.low) / 2.0, (seen.high + seen.low) / 2.0
+            start = 1.0 / (1.0 + math.exp(-logit))
         row = np.zeros(len(self.extra))
         row[column] = 1.0
         self.rows.append(row)
@@ -105,12 +125,10 @@ class ActionTables:
 
     def _follow(self, part: Simplex, around: tuple[str, ...], mask: np.ndarray) -> None:
         """The part's last coordinates start at the logarithms that its columns hold, given back from their scale."""
-        if len(around) != part.size or not set(around) <= set(self._seen):
+        if len(around) != part.size:
             raise ScenarioError(f"shares '{part.name}': around = {around} needs {part.size} of the observation's "
                                 "columns")
-        places, columns = zip(*[self._seen[name] for name in around], strict=True)
-        if any(c.scale != "linear" for c in columns):
-            raise ScenarioError(f"shares '{part.name}': the columns they are around must have a linear scale")
+        places, columns = zip(*[self._column(part.name, name) for name in around], strict=True)
         half, mid = (np.array([(c.high + sign * c.low) / 2.0 for c in columns])[mask] for sign in (-1.0, 1.0))
         first = len(self.rows) - (mask.sum() - 1)
         for k, row in enumerate(basis(mask.sum())):
@@ -118,6 +136,14 @@ class ActionTables:
             slope[np.array(places)[mask]] = row * half
             self._around[first + k] = slope
             self.start[first + k] = float(row @ mid)
+
+    def _column(self, part: str, name: str) -> tuple[int, Column]:
+        """Place of an observation's column that a part's actions are around, and the column."""
+        place, column = self._seen.get(name, (0, None))
+        if column is None or column.scale != "linear":
+            raise ScenarioError(f"'{part}' is around '{name}', which must be a column of the observation with a linear "
+                                "scale")
+        return place, column
 
     def _dirichlet(self, start: np.ndarray, columns: np.ndarray, here: slice) -> None:
         self.dirichlets.append((len(self.scatter), len(columns)))

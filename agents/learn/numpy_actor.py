@@ -135,6 +135,8 @@ class _Map:
             x.astype(np.float32) for x in (tables.within, tables.extra, tables.free, tables.low, tables.span))
         self._start = product(np.array(tables.start), basis).astype(np.float32)
         self._around = None if tables.around is None else product(tables.around, basis).astype(np.float32)
+        self._edge = tables.edge.astype(np.float32) if tables.edge.any() else None
+        self._members, self._single = tables.members.astype(np.float32), (tables.count == 0).astype(np.float32)
 
     def unit(self, logits: np.ndarray, observation: np.ndarray | None = None) -> np.ndarray:
         """(A,) shares and positions in intervals, 0..1; the logits are moved to where the scaled observation points,
@@ -143,7 +145,11 @@ class _Map:
             logits = logits + product(observation[:len(self._around)], self._around)
         e = exponential(logits.clip(-LOGIT_MAX, LOGIT_MAX))
         e *= self._free
-        return e / (product(e, self._within) + self._extra)
+        unit = e / (product(e, self._within) + self._extra)
+        if self._edge is not None:
+            unit = np.maximum(unit - self._edge, 0.0)
+            unit /= product(unit, self._members) + self._single
+        return unit
 
     def constant(self, weights: np.ndarray) -> np.ndarray:
         """(A,) every simplex at `weights` over what is eligible, all else at its start."""

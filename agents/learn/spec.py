@@ -38,6 +38,8 @@ class Simplex:
     start: what a fresh policy's mean is, positive where eligible; None: equal shares.
     around: names of the observation's columns that hold the logarithms of shares; a policy's own logits are added to
     them, so that a fresh one takes these actions, and `start` only counts where that cannot be (Dirichlet). None: none
+    edge: the softmax's shares below it become 0, and the rest, each less it, is scaled to sum to 1: shares of 0 and 1
+    are then decided by more than a limit. `around` has logarithms of shares before that, see `before_edge`.
     """
 
     name: str
@@ -45,16 +47,19 @@ class Simplex:
     eligible: tuple[bool, ...] | None = None
     start: tuple[float, ...] | None = None
     around: tuple[str, ...] | None = None
+    edge: float = 0.0
 
 
 @dataclass(frozen=True)
 class Interval:
-    """One number in [low, high]. start: a fresh policy's mean, None: the middle."""
+    """One number in [low, high]. start: a fresh policy's mean, None: the middle. around: as of `Simplex`, the name of a
+    column with the logit of a position in the interval."""
 
     name: str
     low: float
     high: float
     start: float | None = None
+    around: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,11 @@ class Choice:
 
 
 Part = Simplex | Interval | Choice
+
+
+def before_edge(shares: Any, count: Any, edge: Any) -> Any:
+    """Shares over `count` eligible ones from which a `Simplex` of this edge makes these, arrays or numbers."""
+    return shares * (1.0 - count * edge) + edge
 
 
 def width(part: Part) -> int:

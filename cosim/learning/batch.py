@@ -38,6 +38,7 @@ from cosim.learning.vector import (
     failure_in,
     nobody,
     part_of,
+    refuse_memory,
     seed_of,
     steering_of,
     step_of,
@@ -123,7 +124,8 @@ class BatchEnvironments:
         return out
 
     def restore(self, state: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Go on from `state`: the worlds play their open days again. ScenarioError if it lacks one of these."""
+        """Go on from `state`: the worlds play their open days again. ScenarioError as of `Environments`."""
+        refuse_memory(self._batch.steering)
         self.close()
         self._empty()
         now: list[Arrays] = []

@@ -145,7 +145,10 @@ class Environment:
         self._carried, self._actions = carried, []
         self._world = world = NativeWorld(resolved, Control(resolved.clock, resolved.until), carried, linked_only=True)
         world.start()
+        before = getattr(self, "steering", None) if carried else None
         self.steering = self._steering_class(world)
+        if before is not None and hasattr(before, "go_on_from"):
+            self.steering.go_on_from(before)
         time = world.run_to(self._steering_class.member, resolved.until)
         if time is None:
             raise ScenarioError(f"{self._steering_class.member} never steps in {resolved.scenario.name}; "
@@ -206,7 +209,8 @@ class Environments:
                 for name, array in env.state().items()}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Go on from `state`; ScenarioError if it lacks one of these environments."""
+        """Go on from `state`; ScenarioError if it lacks one of these environments, or what is to be remembered."""
+        refuse_memory(self.envs[0].steering)
         return np.stack([env.restore(part_of(state, b, "actions"))
                          for b, env in zip(self._indices, self.envs, strict=True)])
 
@@ -260,6 +264,13 @@ def part_of(state: Mapping[str, np.ndarray], index: int, least: str) -> Arrays:
         raise ScenarioError(f"the saved state of environment {index} has {mine[least].dtype} as {least}, not numbers; "
                             "fetch it anew")
     return mine
+
+
+def refuse_memory(steering: Any) -> None:
+    """ScenarioError where agents observe what a rule remembers, of which a state has nothing."""
+    if getattr(steering, "remembers", False):
+        raise ScenarioError("what the rule around which this team learns remembers is not saved; begin anew with "
+                            "another --out, and with --start from its last checkpoint for what it has learned")
 
 
 def steering_of(scenario: Scenario) -> Any:

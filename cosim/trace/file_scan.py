@@ -37,23 +37,34 @@ _MOST_ATTRIBUTES = 1000
 member."""
 
 
-_passed: dict[tuple[int, ...], None] = {}
-"""Files that passed, by what changes with them (path, size, times); the last ones."""
+_passed: dict[bytes | tuple[int, ...], None] = {}
+"""Files that passed, the last ones: by the digest of their bytes where they are sealed, else by what changes with them
+(place, size, time)."""
 _MOST_PASSED = 64
 
 
-def refuse_leading_out(file: h5py.File, path: Path) -> None:
+def refuse_leading_out(file: h5py.File, path: Path, digest: bytes = b"") -> None:
     """TraceError for a file that holds anything but groups and datasets of numbers and text within itself, each of
     them once, or that unfolds to more than memory takes. One that did not change since the last look is not
-    checked again."""
+    checked again. digest: that of the file's seal, which its bytes were held against; empty where it has none."""
     stat = os.stat(file.filename)
-    key = stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
+    key = digest or (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
     if key in _passed:
         return
     try:
         FileScan(file).through(file)
     except UnsafeObject as err:
         raise TraceError(f"{path} is no trace of this program's: {err}; nothing of it was read") from None
+    _note(key)
+
+
+def pass_on(before: bytes, after: bytes) -> None:
+    """This program has added attributes to a sealed file: it passes, too, if it passed. Both are digests of seals."""
+    if before in _passed:
+        _note(after)
+
+
+def _note(key: bytes | tuple[int, ...]) -> None:
     _passed[key] = None
     if len(_passed) > _MOST_PASSED:
         del _passed[next(iter(_passed))]

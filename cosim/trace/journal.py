@@ -157,16 +157,17 @@ class JournaledFile:
         if self._file and not self._sealed:
             self._file.truncate(self._base)
 
-    def seal(self) -> None:
-        """Add checksums to what was committed (`cosim.trace.seal`); the next commit takes them off again. OSError
-        leaves the file without."""
+    def seal(self) -> bytes:
+        """Add checksums to what was committed (`cosim.trace.seal`); the next commit takes them off again. Returns their
+        digest. OSError leaves the file without."""
         try:
-            seal(self._there, self._base)
+            digest = seal(self._there, self._base)
             self._sync(self._there)
         except OSError:
             self._there.truncate(self._base)
             raise
         self._sealed = self._base
+        return digest
 
     def close(self) -> None:
         """Let go of the file and its lock."""

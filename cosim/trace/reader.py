@@ -110,9 +110,9 @@ def reading(*paths: str | os.PathLike) -> Iterator[None]:
                          "cosim trace ls shows what a trace holds, --debug where it failed") from err
 
 
-def _refuse_changed(path: Path) -> bool:
-    """Whether a file is as it was sealed; False when it has no seal. TraceError for one that is not there, cannot be
-    read, or has changed: HDF5 may hang or crash on what is not what it wrote, and is not let near it."""
+def _refuse_changed(path: Path) -> bytes:
+    """The digest of a file that is as it was sealed; empty when it has no seal. TraceError for one that is not there,
+    cannot be read, or has changed: HDF5 may hang or crash on what is not what it wrote, and is not let near it."""
     if not is_file(path):
         raise TraceError(f"no trace at {path}")
     try:
@@ -124,7 +124,7 @@ def _refuse_changed(path: Path) -> bool:
                          f"not as they were written, the first at byte {seal.changed[0] * BLOCK}; {RESCUE}")
     if seal is not None and not seal.twice:
         raise TraceError(f"{path} is damaged in its checksums; {RESCUE}: all of it")
-    return seal is not None
+    return b"" if seal is None else seal.digest
 
 
 class Trace:
@@ -143,7 +143,8 @@ class Trace:
         self._members: dict[str, dict[str, Any]] = {}
         self._names: dict[tuple[str, str], list[str]] = {}
         self._ports: dict[str, list[str]] = {}
-        self.sealed = _refuse_changed(self.path)
+        digest = _refuse_changed(self.path)
+        self.sealed = bool(digest)
         if not self.sealed:
             refuse_unreadable(self.path)
         try:
@@ -151,7 +152,7 @@ class Trace:
         except (OSError, RuntimeError, ValueError) as err:
             raise TraceError(f"{self.path} is not a readable HDF5 file: {first_line(err)}; {RESCUE}") from None
         try:
-            refuse_leading_out(self._file, self.path)
+            refuse_leading_out(self._file, self.path, digest)
             self._attrs = attrs = dict(self._file.attrs)
         except TraceError:
             self._file.close()

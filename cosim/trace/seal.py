@@ -33,20 +33,24 @@ _FOOT = struct.Struct("<Q32s8s")
 @dataclass(frozen=True)
 class Seal:
     """Result of checking a file against its seal. size: bytes that it covers; changed: indices of the blocks that are
-    not as they were; blocks: how many there are; twice: whether both copies of the seal are whole."""
+    not as they were; blocks: how many there are; twice: whether both copies of the seal are whole; digest: of all
+    digests, the same for the same bytes."""
 
     size: int
     changed: tuple[int, ...]
     blocks: int
     twice: bool
+    digest: bytes
 
 
-def seal(file: FileIO, size: int) -> None:
-    """Write a seal over the first `size` bytes of a file behind them, and end the file there."""
+def seal(file: FileIO, size: int) -> bytes:
+    """Write a seal over the first `size` bytes of a file behind them, and end the file there. Returns its digest."""
     digests = b"".join(_digests(file, size))
-    once = digests + _FOOT.pack(size, _of(digests, size), _MAGIC)
+    digest = _of(digests, size)
+    once = digests + _FOOT.pack(size, digest, _MAGIC)
     write_at(file, size, once + bytes(PAGE) + once)
     file.truncate()
+    return digest
 
 
 def sealed_size(file: FileIO) -> int | None:
@@ -86,7 +90,7 @@ def _check(path: str, _mtime: int, _size: int, _inode: int) -> Seal | None:
         size, written, twice = found
         now = list(_digests(file, size))
         changed = tuple(k for k, digest in enumerate(now) if digest != written[k * _DIGEST:(k + 1) * _DIGEST])
-    return Seal(size, changed, len(now), twice)
+    return Seal(size, changed, len(now), twice, _of(written, size))
 
 
 def _found(file: FileIO) -> tuple[int, bytes, bool] | None:

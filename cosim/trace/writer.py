@@ -24,8 +24,10 @@ import numpy as np
 
 from cosim.errors import DiskError, TraceError
 from cosim.ports import Port, batch_length, values_of
+from cosim.trace.file_scan import pass_on
 from cosim.trace.journal import JournaledFile
 from cosim.trace.reader import FORMAT, SCHEMA_VERSION
+from cosim.trace.seal import check_seal
 from cosim.units import unit_of
 
 _TEXT = h5py.string_dtype("utf-8")
@@ -305,14 +307,15 @@ class TraceWriter:
                    {**(attrs or {}), "lost": self._lost, "status": status, "error": error})
 
 
-def _close(file: h5py.File, disk: JournaledFile, path: Path, attrs: Mapping[str, Any]) -> None:
-    """Set root attributes and close, as one step. TraceError leaves the file on the disk as it was."""
+def _close(file: h5py.File, disk: JournaledFile, path: Path, attrs: Mapping[str, Any]) -> bytes:
+    """Set root attributes, seal and close, as one step; returns the seal's digest. TraceError leaves the file on the
+    disk as it was."""
     try:
         for name, value in attrs.items():
             file.attrs[name] = value
         file.close()
         disk.commit()
-        disk.seal()
+        return disk.seal()
     except OSError as err:
         raise TraceError(f"cannot write {path}: {err.strerror or err}") from None
     finally:
@@ -330,11 +333,14 @@ def _cannot_make(path: Path, err: OSError) -> TraceError:
 def annotate(path: Path, attrs: Mapping[str, Any]) -> None:
     """Add root attributes to a finished trace. Raises TraceError."""
     try:
+        before = check_seal(path)
         disk = JournaledFile.edit(path)
         file = h5py.File(disk, "r+", libver=_LIBVER)
     except OSError as err:
         raise TraceError(f"cannot write {path}: {err.strerror or err}") from None
-    _close(file, disk, path, attrs)
+    after = _close(file, disk, path, attrs)
+    if before is not None and not before.changed:
+        pass_on(before.digest, after)
 
 
 def _is_power(port: str) -> bool:

@@ -14,9 +14,10 @@ import numpy as np
 from pydantic import BeforeValidator, Field
 
 from cosim.agents.fleet.autoscaling import Autoscale
+from cosim.agents.fleet.base import BaseRule
 from cosim.agents.fleet.decision import EnergyModel, FleetFacts, Policy
 from cosim.agents.fleet.heuristics import PolicyOptions
-from cosim.agents.fleet.learned import LearnedPolicy, check_checkpoint
+from cosim.agents.fleet.learned import LearnedPolicy, base_policy_of, check_checkpoint
 from cosim.agents.fleet.observation import FORECASTS, OF_SITES, ObservedForecast, forecast_entries
 from cosim.agents.fleet.planner_params import PlannerParams
 from cosim.agents.fleet.policies import POLICIES, PolicyMaker, check_own, checkpoint_of, make_policy, policy_class
@@ -114,6 +115,11 @@ class ControllerParams:
         description="what the manager's shares start from in learning. gpus: the sites' GPUs; clean: shares that fall "
         "by e for every 0.2 kg/kWh, minute by minute, which it observes and adds its own to; a prior of a rule, no "
         "part of the study")] = "gpus"
+    base_policy: Annotated[str, Field(
+        description="a rule around whose decisions a team learns to decide: it observes them, and starts by doing the "
+        "same; a prior of a rule, no part of the study. '': none")] = ""
+    share_edge: Annotated[float | None, Field(ge=0, le=0.1, description="in learning, shares of a team's softmax that "
+                                              "are below it become 0; null: 0.02 with base_policy, else 0")] = None
     horizon_s: Annotated[Seconds | None, Field(gt=0, description="how far ahead linked forecasts reach, s; null: none "
                                                "are linked")] = None
     horizon_step_s: Annotated[Seconds, Field(gt=0, description="from one entry of them to the next, s")] = 900.0
@@ -137,13 +143,26 @@ def check_policy(p: ControllerParams, sid: str, step_s: float) -> None:
     try:
         if (path := checkpoint_of(p.policy)) is not None:
             check_checkpoint(path, facts, joint, p.explore)
+            if base := base_policy_of(path):
+                _check_rule(p, base, facts, step_s)
         else:
-            kind = policy_class(p.policy, joint, POLICIES | _own(p.policy))
-            if hasattr(kind, "check_fits"):
-                kind.check_fits(facts, _options(p, facts, step_s))
+            _check_rule(p, p.policy, facts, step_s, POLICIES | _own(p.policy))
     except ScenarioError as err:
         raise err if joint else ScenarioError(f"{err}; power mode also needs lambda_kw_per_kg_h=0 of the grid"
                                               ) from None
+
+
+def _check_rule(p: ControllerParams, name: str, facts: FleetFacts, step_s: float,
+                policies: Mapping[str, PolicyMaker] = POLICIES) -> None:
+    kind = policy_class(name, p.mode == "joint", policies)
+    if hasattr(kind, "check_fits"):
+        kind.check_fits(facts, _options(p, facts, step_s))
+
+
+def base_rule_of(p: ControllerParams, facts: FleetFacts, step_s: float, rng: np.random.Generator) -> BaseRule:
+    """The rule around which a team learns, of one environment. ScenarioError for one that is none, or does not fit."""
+    _check_rule(p, p.base_policy, facts, step_s)
+    return BaseRule(make_policy(p.base_policy, facts, _options(p, facts, step_s), rng, p.mode == "joint"))
 
 
 def check_mode(sid: str, p: ControllerParams, members: Mapping[str, Any]) -> None:
@@ -193,7 +212,8 @@ def policy_of(p: ControllerParams, facts: FleetFacts, step_s: float, rng: np.ran
                 from cosim.agents.learn.team import Team
             explorer = Team.load(path)
             explorer.rng["sampling"] = rng
-        return LearnedPolicy(path, facts, joint, explorer)
+        return LearnedPolicy(path, facts, joint, explorer,
+                             lambda rule: make_policy(rule, facts, _options(p, facts, step_s), rng, joint))
     return make_policy(p.policy, facts, _options(p, facts, step_s), rng, joint, POLICIES | _own(p.policy))
 
 

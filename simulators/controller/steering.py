@@ -18,14 +18,16 @@ import numpy as np
 
 from cosim.adapter import Adapter
 from cosim.agents.fleet.actions import decision_of, from_unit, leader_row, site_rows, start_of
+from cosim.agents.fleet.base import EDGE, BaseColumns, BaseRule, check_edge
 from cosim.agents.fleet.decision import Decision, Matrix, Observation, Operation, Policy
-from cosim.agents.fleet.observation import ObservationScope
+from cosim.agents.fleet.observation import ObservationScope, base_of
+from cosim.agents.fleet.policies import POLICIES
 from cosim.agents.fleet.rewards import OBJECTIVE, TERMS, StepOutcome, hour_cost, loom, reward_of, terms_of, work_worth
 from cosim.agents.fleet.team_arrays import TeamArrays
-from cosim.errors import ScenarioError
+from cosim.errors import ScenarioError, unknown
 from cosim.hooks import Simulator
 from cosim.simulators.controller.adapter import Controller
-from cosim.simulators.controller.params import check_policy, policy_of
+from cosim.simulators.controller.params import base_rule_of, check_policy, policy_of
 from cosim.simulators.controller.pipeline import Situation, known
 from cosim.simulators.fleet import OffersLoad
 from cosim.units import HOUR_S
@@ -134,7 +136,11 @@ class Steering:
         self._seen: Observation
         self._emission_kg_per_h: tuple[float | None, ...] = (None, None)
         self._intensities: tuple[list[float] | None, ...] = (None, None)
+        self._base: BaseRule | None = None
+        self.base_columns: BaseColumns | None = None
         self.view = self._make_view()
+        if self.base_columns:
+            self._base = self.base_rule()
         self.spec = self.view.spec
         self._width = self.spec.widths[2]
 
@@ -149,7 +155,20 @@ class Steering:
         self._seen = seen = self._situation.observation
         if self.params.reward.carbon == "marginal" and self.sees_carbon and seen.mci_kg_per_kwh is None:
             raise ScenarioError(NO_MCI)
-        return self.view.observe(seen)
+        return self.view.observe(seen if self._base is None else self._base.shown(seen))
+
+    def base_rule(self) -> BaseRule:
+        """The rule around which a team learns, of one environment."""
+        return base_rule_of(self.params, self.facts, self.controller.step_s, self.controller.stream("base"))
+
+    @property
+    def remembers(self) -> bool:
+        """Whether what is observed depends on a rule's memory, which no state has."""
+        return self._base is not None
+
+    def go_on_from(self, before: Steering) -> None:
+        """A new day of an environment that was steered by `before`: the rule's memory goes on."""
+        self._base = before._base
 
     def context(self, leaders_action: np.ndarray) -> np.ndarray:
         """(n, C) scaled context, given the manager's action (1, A); changes nothing."""
@@ -221,6 +240,8 @@ class Steering:
         if p.usual_shares == "clean" and not self.sees_carbon:
             raise ScenarioError("controller.usual_shares = clean goes by carbon, which power mode hides: --set "
                                 "controller.usual_shares=gpus")
+        edge = p.share_edge if p.share_edge is not None else EDGE if p.base_policy else 0.0
+        _check_base(p, edge)
         offered = _offered(self._world)
         self.usual_kw = _usual_kw(p, offered)
         sight = ObservationScope(
@@ -229,7 +250,9 @@ class Steering:
             arrivals_per_min={name: rate for name, (rate, _) in offered.items()}, nci=self.sees_carbon,
             mci=self.sees_carbon and p.reward.carbon == "marginal", full=p.observation != "paper",
             forecasts=p.observed_forecasts, relative=p.observation == "signals",
-            usual_shares=p.usual_shares == "clean")
+            usual_shares=p.usual_shares == "clean", base_policy=p.base_policy, share_edge=edge)
+        check_edge(self.facts, edge)
+        self.base_columns = base_of(self.facts, sight)
         return TeamArrays(self.facts, sight, offered)
 
     def _split_shares(self, row: list[float]) -> list[list[float]]:
@@ -280,6 +303,20 @@ class Steering:
                 shaping += loom(sum(seen.late_jobs[i]), sum(seen.urgent_jobs[i]), weights) - loom(
                     sum(fleet[i]["late_jobs"]), sum(fleet[i]["urgent_jobs"]), weights)
         return shaping
+
+
+def _check_base(p: Any, edge: float) -> None:
+    """ScenarioError for a rule around which no team can learn."""
+    if not p.base_policy:
+        return
+    if p.usual_shares == "clean":
+        raise ScenarioError("controller.usual_shares = clean is a start of the manager's, and so is controller."
+                            "base_policy; leave one of them out")
+    if p.base_policy not in POLICIES or p.base_policy == "random":
+        known = [name for name in POLICIES if name != "random"]
+        raise ScenarioError(f"controller.base_policy: {unknown('rule', p.base_policy, known)}")
+    if not edge:
+        raise ScenarioError("controller.share_edge = 0 leaves a rule's shares of 0 without a logarithm; leave it out")
 
 
 def _usual_kw(p: Any, offered: dict[str, tuple[float, float]]) -> float:

@@ -119,7 +119,7 @@ def play(method, n, seed, ceiling):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("n", "seed"), [(2, 0), (2, 1), (3, 0), (3, 1)])
+@pytest.mark.parametrize(("n", "seed"), [(2, 0), (3, 1)])
 def test_coordination_is_learned(n, seed):
     """Until solved: some 10 and 20 updates, 200 at most. No policy without autoregression can pass 1/2 and 2/9."""
     assert play("mat", n, seed, ceiling=200) > 0.9

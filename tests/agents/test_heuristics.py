@@ -97,14 +97,14 @@ def assert_valid(decision, facts):
 @pytest.mark.long(after=4)
 @pytest.mark.parametrize("facts", FLEETS.values(), ids=FLEETS)
 @pytest.mark.parametrize("name", POLICIES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_every_decision_is_valid(name, facts, data):
     assert_valid(decide(policy_of(name, facts), data.draw(observations(facts))), facts)
 
 
 @pytest.mark.parametrize("facts", FLEETS.values(), ids=FLEETS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_gpu_rule_serves_what_it_can(facts, data):
     seen = data.draw(observations(facts))

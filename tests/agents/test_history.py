@@ -8,7 +8,7 @@ from cosim.agents.learn.config import Learning
 from cosim.agents.learn.history import WithHistory, with_history, without_history
 from cosim.agents.learn.team import Team
 from cosim.agents.learn.training import LAST, Training, TrainingPlan
-from cosim.agents.train import _request, parser
+from cosim.agents.train_request import parser, request_of
 from cosim.errors import ScenarioError
 from cosim.params import validate
 
@@ -80,7 +80,7 @@ def test_a_training_with_a_past_goes_on_as_if_it_had_not_stopped(tmp_path):
 def test_the_papers_transformer_attends_over_time_and_no_other_does():
     steps = {}
     for method in ("mat", "mat-dec", "transformer", "mappo"):
-        asked = _request(parser().parse_args(["ieee33", "--preset", "paper", "--method", method]))
+        asked = request_of(parser().parse_args(["ieee33", "--preset", "paper", "--method", method]))
         steps[method] = validate(Learning, asked["learn"], "learn").history_steps
     assert steps == {"mat": 1, "mat-dec": 1, "transformer": 16, "mappo": 1}
     with pytest.raises(ScenarioError, match="needs method = transformer"):

@@ -177,6 +177,7 @@ def test_a_minibatch_holds_whole_groups_of_twins():
     assert batch.part(torch.tensor([2, 0])).raw.flatten().tolist() == [4.0, 5.0, 0.0, 1.0]
 
 
+@pytest.mark.long(after=2)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.rows("L16", "L19", "T03", "T07")
 def test_before_the_first_gradient_step_every_ratio_is_one(method):
@@ -193,6 +194,7 @@ def test_before_the_first_gradient_step_every_ratio_is_one(method):
         team.learn(rollout)
 
 
+@pytest.mark.long(after=2)
 @pytest.mark.parametrize(("end", "progress", "ceiling"), [(0.1, 0.0, 0.4), (0.1, 0.5, 0.2), (0.1, 1.0, 0.1),
                                                          (None, 1.0, 0.4)])
 def test_exploration_falls_by_a_constant_factor(end, progress, ceiling):
@@ -233,6 +235,7 @@ def batch_of(team, env):
     return prepare(rollout, team.config, team.scale, team.network, team.device)
 
 
+@pytest.mark.long(after=2)
 @pytest.mark.parametrize("method", METHODS)
 def test_pieces_of_a_minibatch_sum_to_its_gradient(method):
     """In float64 to its last digits; and bit for bit the same whether threads share them or not."""

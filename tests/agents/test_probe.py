@@ -91,6 +91,7 @@ def runs(scenario, policy, names):
     return [probe.probe_one(scenario.to_json(), policy, seed, SPAN, names) for seed in (500, 501)]
 
 
+@pytest.mark.long(after=2)
 @pytest.mark.parametrize(("scenario", "policy", "aware"), [
     (LIVING, "nci_priority", True), (LIVING, "uniform", False), (IEEE33, "ieee33_mat", False),
     (LIVING, "ieee33_living_mat", True)])

@@ -40,7 +40,7 @@ class Taught(Follow):
         return rows
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=8)
 @given(seed=st.integers(0, 10**6), simplex=st.sampled_from(["gaussian", "dirichlet"]))
 def test_taught_draws_are_those_of_the_action(seed, simplex):
     """What a team draws makes an action, and that action leads back to the draw, of every kind of part."""

@@ -32,6 +32,7 @@ def module(tmp_path, monkeypatch):
     return write
 
 
+@pytest.mark.long(after=2)
 @pytest.mark.parametrize("role", ["grid", "aidc", "workload", "tariff", "controller", "profile"])
 def test_our_own_simulators_pass(role, capsys):
     assert main([role]) == 0
@@ -127,7 +128,7 @@ class Grid(Adapter):
 """
 
 
-@pytest.mark.long(after=2)
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize(("change", "says"), [
     (("nci: float = 0.4", "nci: float = 400.0"), "it looks like g/kWh (0.4 kg/kWh)"),
     (("nci: float = 0.4", "nci: float = -0.1"), "it reaches from -0.1"),

@@ -4,7 +4,16 @@ import gc
 
 import pytest
 
-from cosim.collector import few_collections
+from cosim.collector import few_collections, settle
+
+
+@pytest.fixture(autouse=True)
+def as_python_starts():
+    """Not as the tests' own process has set it."""
+    gc.unfreeze()
+    gc.set_threshold(700, 10, 10)
+    yield
+    settle()
 
 
 def broken_run(before):
@@ -18,7 +27,6 @@ def broken_run(before):
 
 
 def test_it_is_put_back_also_after_an_error():
-    gc.unfreeze()  # what other tests may have left
     before = gc.get_threshold()
     with pytest.raises(KeyError):
         broken_run(before)

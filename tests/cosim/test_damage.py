@@ -197,6 +197,7 @@ def test_what_is_whole_is_saved(whole, tmp_path, capsys):
     assert inspect_main(["rescue", str(bad)]) == 5, "what was saved once is not overwritten"
 
 
+@pytest.mark.long
 def test_a_whole_trace_is_rescued_as_it_is(whole, tmp_path):
     assert rescue(whole, tmp_path / "r.h5") == []
     with Trace(whole) as before, Trace(tmp_path / "r.h5") as after:
@@ -268,11 +269,11 @@ def small(tmp_path_factory):
 @pytest.mark.long
 @pytest.mark.parametrize("part", range(4))
 def test_files_without_a_seal_end_in_one_line_at_most(small, part, tmp_path, capsys, monkeypatch):
-    """60 files with bits flipped, pages lost or the end cut off, each through five commands: read, or refused in one
+    """28 files with bits flipped, pages lost or the end cut off, each through five commands: read, or refused in one
     line; no traceback, no hang."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(supervision, "supervised", forked)
-    for place in range(part, 60, 4):
+    for place in range(part, 28, 4):
         rng = random.Random(place)
         data = small
         for _ in range(1 + 3 * (place % 2)):

@@ -74,6 +74,7 @@ def test_a_failing_member_is_named_and_nothing_is_lost(tmp_path, driver):
         assert len(trace.time_s("store/Store")) == 4
 
 
+@pytest.mark.long(after=2)
 @pytest.mark.parametrize(("fault", "says"), [
     ({"fail_at_s": 600}, "RuntimeError: the store is full"),
     ({"die_at_s": 600}, "its process ended"),
@@ -134,6 +135,7 @@ def test_native_does_not_import_mosaik():
     assert out.stdout == "ran\n", out.stderr
 
 
+@pytest.mark.long
 def test_hash_seed_does_not_matter(tmp_path):
     """mosaik wires attributes from a set: order must not reach the trace."""
     here = Path(__file__).parent

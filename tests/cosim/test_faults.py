@@ -114,10 +114,10 @@ def test_steps_that_do_not_divide_are_refused():
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 4 MB."""
+    """A file system of 3 MB."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk], capture_output=True, check=False)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", disk], capture_output=True, check=False)
     if mounted.returncode:
         pytest.skip("mounting a small disk is not allowed here")
     yield disk
@@ -172,6 +172,7 @@ def test_one_file_for_two_runs_is_refused(tmp_path, capsys):
         assert len(trace.time_s("src/Source")) == 180
 
 
+@pytest.mark.long
 def test_force_does_not_cut_a_trace_that_another_process_writes(tmp_path, capsys):
     """HDF5 empties a file that it is to overwrite before it asks for its lock, so that a refusal comes too late."""
     out = tmp_path / "t.h5"

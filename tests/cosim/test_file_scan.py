@@ -9,6 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from rewritten import rewritten
 from worlds import boxes, run
 
 from cosim.errors import TraceError
@@ -19,6 +20,7 @@ from cosim.trace import Trace, file_scan, reader
 from cosim.trace.command import main as inspect_main
 from cosim.trace.rescue import rescue
 from cosim.trace.seal import check_seal
+from cosim.trace.writer import annotate
 
 PORT = "store/Store/e_kwh"
 IN_OPEN, IN_NONBLOCK = 0x20, os.O_NONBLOCK
@@ -314,6 +316,7 @@ def test_it_is_refused_and_what_it_names_is_not_opened(honest, tmp_path, attack,
         watch.close()
 
 
+@pytest.mark.long
 def test_all_of_them_are_left_out_of_what_is_rescued(honest, tmp_path):
     """In one file: all that is the run's own is saved, nothing else, and nothing is opened."""
     bad, secret = attacked(honest, tmp_path, *ATTACKS)
@@ -408,3 +411,25 @@ def test_a_file_that_changed_is_looked_through_again(honest, tmp_path, monkeypat
         soft_link(file, None, "x")
     with pytest.raises(TraceError, match="a soft link"):
         Trace(path)
+
+
+def test_sealed_bytes_that_passed_pass_again_and_no_others(tmp_path, monkeypatch):
+    """Read twice, with what this program adds, or as a copy: looked through once. What was sealed with a link is
+    looked through, and so is what this program adds to that."""
+    path, copy, bad = (tmp_path / f"{name}.h5" for name in ("run", "copy", "bad"))
+    run(boxes(), path, until_s=1800.0)
+    looks, through = [], file_scan.FileScan.through
+    monkeypatch.setattr(file_scan.FileScan, "through", lambda self, file: looks.append(file) or through(self, file))
+    Trace(path).__exit__()
+    annotate(path, {"note": "added"})
+    shutil.copy(path, copy)
+    for again in (path, copy):
+        Trace(again).__exit__()
+    assert len(looks) == 1
+    with rewritten(bad, of=path) as file:
+        soft_link(file, None, "x")
+    annotate(bad, {"note": "added"})
+    for _ in range(2):
+        with pytest.raises(TraceError, match="a soft link"):
+            Trace(bad)
+    assert len(looks) == 3

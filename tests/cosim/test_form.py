@@ -178,7 +178,7 @@ STRANGE = {
 }
 
 
-@pytest.mark.long(after=3)
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("strange", STRANGE)
 def test_numbers_that_no_run_writes_end_in_one_line(loop, tmp_path, strange, capfd, monkeypatch):
     monkeypatch.chdir(tmp_path)

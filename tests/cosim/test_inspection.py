@@ -174,7 +174,7 @@ def plus_one_at(*index):
     return change
 
 
-@pytest.mark.long(after=4)
+@pytest.mark.long(after=2)
 @pytest.mark.parametrize(("dataset", "change", "law"), [
     ("aidc/Site/finished_jobs", plus_one_at(30, 0, 3), "every minute"),
     ("workload/Arrivals/arrived_jobs", plus_one_at(30, 0, 3), "reaches one site"),

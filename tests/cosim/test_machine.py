@@ -139,7 +139,7 @@ def counted(path, *rows):
     return path
 
 
-@pytest.mark.long(after=2)
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize(("other", "first"), [
     ((1001, 64, 1, 0.25, 8.0), "queued_jobs"), ((1000, 65, 1, 0.25, 8.0), "busy_gpus"),
     ((1000, 64, 2, 0.25, 8.0), "status"), ((1000, 64, 1, 0.75, 8.0), None), ((1000, 64, 1, 0.25, 9.0), None)])

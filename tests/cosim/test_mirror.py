@@ -32,6 +32,7 @@ def folder(out):
             if path.is_file() and not path.name.startswith(".") and path.name != "lock"}
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("scheme", ["memory", "file"])
 def test_the_copy_is_the_folder(tmp_path, scheme):
     out, url = tmp_path / "out", f"{scheme}://{tmp_path.as_posix()}/copy"

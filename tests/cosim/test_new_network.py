@@ -75,6 +75,7 @@ def test_a_member_that_cannot_read_a_network_takes_its_buses_from_one_that_can()
         resolve(override(other, {"profile.simulator": "cosim.simulators.tariff:TimeOfUse"}))
 
 
+@pytest.mark.long
 def test_where_grid_and_load_are_played_the_buses_are_written_out(tmp_path):
     """A recording of both holds their names; the scenario then lists them, and plays as the recording ran."""
     path = run(find("two_bus"), tmp_path / "t.h5", until_s=1800).path
@@ -93,6 +94,7 @@ def test_show_says_which_entities_a_word_stands_for(capsys):
 
 # --- a battery in the place of the network's storage ---
 
+@pytest.mark.long
 def test_a_battery_named_like_a_storage_takes_its_place(here):
     """The file's storage draws 400 kW; with a battery of its name nothing is drawn, in the feeder and in the check."""
     with_file, with_battery = read_feeder("my.json"), read_feeder("my.json", ["storage0"])

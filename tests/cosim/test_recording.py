@@ -40,7 +40,7 @@ def played(member, recorded, out, until_s=1800.0, driver="native", **settings):
     return run(scenario, out, driver, until_s=until_s)
 
 
-@pytest.mark.long(after=2)
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize(("warmup_s", "from_s"), [(0.0, 2220.0), (1320.0, 900.0), (2220.0, 0.0), (2700.0, 0.0)])
 @pytest.mark.rows("M07")
 def test_counted_time_meets_counted_time(tmp_path, recorded, warmup_s, from_s):
@@ -60,6 +60,7 @@ def test_counted_time_meets_counted_time(tmp_path, recorded, warmup_s, from_s):
         assert "whose warm-up is shorter: the first 00:08 of what was counted there are warm-up here" in said[0]
 
 
+@pytest.mark.long
 def test_both_drivers_play_it_alike(tmp_path, recorded):
     for driver in ("native", "mosaik"):
         played("grid", recorded, tmp_path / f"{driver}.h5", driver=driver)
@@ -100,6 +101,7 @@ def test_a_recording_too_short_for_the_counted_time_is_refused(recorded):
         played("workload", recorded, None, until_s=3600.0)
 
 
+@pytest.mark.long
 def test_what_begins_again_begins_after_the_warm_up(tmp_path, recorded):
     played("tariff", recorded, tmp_path / "a.h5", until_s=4000.0, tariff__overflow="wrap", resolution_s=20)
     played("grid", recorded, tmp_path / "t.h5", until_s=6000.0, grid__overflow="wrap")

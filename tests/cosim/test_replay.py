@@ -42,7 +42,7 @@ def test_a_played_member_changes_nothing(tmp_path, recorded, member, driver):
     assert same(recorded, run(replay(boxes(), member, recorded), tmp_path / "t.h5", driver).path)
 
 
-@pytest.mark.long(after=2)
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("member", ["grid", "aidc", "workload", "tariff", "profile"])
 def test_a_played_member_of_the_study_changes_nothing(tmp_path, loop, member):
     path = run(replay(CARBON_RULE, member, loop), tmp_path / "t.h5", until_s=2400.0).path

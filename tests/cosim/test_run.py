@@ -235,6 +235,7 @@ def test_a_scenario_file_and_its_own_simulators(tmp_path):
     assert "did you mean" in done.stderr
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("driver", ["native", "mosaik"])
 def test_ctrl_c_keeps_what_was_computed(tmp_path, driver, start):
     out = tmp_path / "t.h5"

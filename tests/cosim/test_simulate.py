@@ -73,6 +73,7 @@ def test_it_runs_inside_an_event_loop(result, tmp_path, driver):
     assert inside.figures == result.figures
 
 
+@pytest.mark.long
 def test_a_member_in_another_process_lives_as_long_as_a_run_inside_a_loop(tmp_path):
     async def notebook():
         return run(remote(), tmp_path / "n.h5", "mosaik")

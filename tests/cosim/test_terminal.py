@@ -54,6 +54,7 @@ def test_a_long_sentence_ends_its_lines_between_words_and_a_long_path_is_not_bro
     assert any("345 kW" in line for line in lines)
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("width", [60, 80])
 def test_the_commands_keep_to_the_terminal(width, traces, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", str(width))

@@ -139,6 +139,7 @@ def test_a_file_of_schema_1_is_read_and_played(tmp_path):
         assert trace["src/Source/p_kw"].tolist() == [[0, 1], [2, 3], [4, 5]]
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("version", [2, 99, "draft"])
 def test_a_file_of_a_newer_schema_is_refused_by_name(tmp_path, version):
     schema_1(tmp_path / "new.h5", version)
@@ -267,7 +268,7 @@ def test_a_trace_documents_its_run(tmp_path):
     assert first_difference(path, replayed) is None
 
 
-@pytest.mark.long(after=2)
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("pause_s", [0.0, 0.05, 0.11, 0.17, 0.23])
 def test_kill_9_leaves_a_readable_trace(tmp_path, pause_s):
     """Flushing all the time; killed in mid-run, most likely inside a flush: opens, says running, every dataset reads

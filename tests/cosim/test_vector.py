@@ -222,6 +222,7 @@ def test_tables_go_on_from_day_to_day(tmp_path, kind):
     env.close()
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("steps", [10, 45, 70])
 def test_a_saved_state_goes_on_bit_for_bit(steps):
     env, rng = vector_env(RANDOM_TWO_BUS, n_envs=2, workers=0), np.random.default_rng(3)

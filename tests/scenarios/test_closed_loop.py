@@ -14,9 +14,13 @@ SITES = ("aidc1", "aidc2", "aidc3")
 BUSES = (8, 28, 32)
 
 
-def hour(tmp_path, name, **settings):
+def hour(tmp_path, name, until_s=3600.0, **settings):
     scenario = override(find("ieee33"), {k.replace("__", "."): v for k, v in settings.items()})
-    return run(scenario, tmp_path / f"{name}.h5", until_s=3600.0).path
+    return run(scenario, tmp_path / f"{name}.h5", until_s=until_s).path
+
+
+def half_hour(tmp_path, name, **settings):
+    return hour(tmp_path, name, 1800.0, **settings)
 
 
 def grid_alone() -> CefDispatch:
@@ -72,7 +76,7 @@ def test_nci_priority_follows_the_carbon(tmp_path):
              "grid__sources__gt25__kg_per_kwh": 0.65, "grid__sources__gt30__kg_per_kwh": 0.3}
     received = []
     rule = {"controller__policy": "nci_priority"}
-    for path in (hour(tmp_path, "paper", **rule), hour(tmp_path, "turned", **rule, **dirty)):
+    for path in (half_hour(tmp_path, "paper", **rule), half_hour(tmp_path, "turned", **rule, **dirty)):
         with Trace(path) as trace:
             nci = [trace["grid/Bus/nci_kg_per_kwh"][0, b] for b in BUSES]
             jobs = trace["aidc/Site/received_jobs"].sum(axis=(0, 2))
@@ -85,7 +89,8 @@ def test_nci_priority_follows_the_carbon(tmp_path):
 @pytest.mark.rows("B08", "I22")
 def test_power_mode_does_not_see_carbon(tmp_path):
     power = {"controller__mode": "power", "controller__policy": "uniform", "grid__lambda_kw_per_kg_h": 0.0}
-    a, b = hour(tmp_path, "a", **power), hour(tmp_path, "b", **power, grid__sources__gt30__kg_per_kwh=0.1)
+    a = half_hour(tmp_path, "a", **power)
+    b = half_hour(tmp_path, "b", **power, grid__sources__gt30__kg_per_kwh=0.1)
     with Trace(a) as x, Trace(b) as y:
         assert np.array_equal(x["grid/Grid/p_source_kw"], y["grid/Grid/p_source_kw"])
         assert not np.array_equal(x["grid/Bus/nci_kg_per_kwh"], y["grid/Bus/nci_kg_per_kwh"])
@@ -98,7 +103,7 @@ def test_every_policy_meets_the_same_arrivals(tmp_path):
     seen = {}
     for policy in ("uniform", "static", "nci_priority", "tou_shift", "random"):
         settings = {"controller__policy": policy} | ({"controller__weights": "1:2:7"} if policy == "static" else {})
-        with Trace(hour(tmp_path, policy, **settings)) as trace:
+        with Trace(half_hour(tmp_path, policy, **settings)) as trace:
             assert trace.attrs["status"] == "completed"
             jobs = trace.table("jobs")
             order = np.argsort(jobs["id"])

@@ -149,5 +149,5 @@ def test_both_drivers_and_two_processes_agree_to_the_byte(tmp_path):
     subprocess.run([sys.executable, "-m", "cosim.run", "ieee33", "--until", "75min", "--out", elsewhere, "--quiet",
                     *settings], check=True, timeout=600, env={**os.environ, "PYTHONHASHSEED": "77"})
     assert first_difference(paths[0], elsewhere) is None
-    other = run(scenario.replace(seed=1), tmp_path / "seed1.h5", until_s=4500.0).path
-    assert first_difference(paths[0], other) is not None
+    with Trace(paths[0]) as one, Trace(run(scenario.replace(seed=1), tmp_path / "1.h5", until_s=900.0).path) as other:
+        assert one["workload/Arrivals/arrived_jobs"][:15].tolist() != other["workload/Arrivals/arrived_jobs"].tolist()

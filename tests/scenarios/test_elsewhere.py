@@ -85,6 +85,7 @@ def test_the_grid_as_a_server_gives_the_same_bytes(tmp_path, near):
     assert server.wait(300) == 0
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("driver", ["native", "mosaik"])
 def test_mosaik_csv_as_the_price(tmp_path, driver):
     """A price that changes at its own times, from a package of somebody else."""

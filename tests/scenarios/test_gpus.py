@@ -81,6 +81,7 @@ def test_a_wrong_number_breaks_a_law(run, where):
     assert verify(Bent(run)).broken
 
 
+@pytest.mark.long
 def test_mosaik_and_the_plain_loop_give_one_trace(run, tmp_path):
     Experiment(scenario(), "mosaik", UNTIL_S, tmp_path / "bus.h5").run()
     assert first_difference(run.path, tmp_path / "bus.h5") is None

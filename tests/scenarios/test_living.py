@@ -50,6 +50,7 @@ def test_ranks_of_the_sites_change_through_the_day(day):
             assert swaps(of_sites) >= 3, port
 
 
+@pytest.mark.long
 def test_the_same_day_on_another_feeder_keeps_the_laws_and_both_drivers_agree(tmp_path):
     """An hour of the CIGRE feeder: the laws hold, and the traces are equal."""
     made = override(find("cigre_living"), FEW)
@@ -64,6 +65,7 @@ def test_the_same_day_on_another_feeder_keeps_the_laws_and_both_drivers_agree(tm
         assert np.isfinite(trace["grid/Bus/nci_kg_per_kwh"]).all()
 
 
+@pytest.mark.long
 def test_what_was_in_force_is_recorded_and_the_laws_hold_with_it(day):
     """Every source stays within what it has; the table of sources names the one whose intensity varies by NaN."""
     with Trace(day) as trace:

@@ -69,6 +69,7 @@ def test_a_number_that_is_another_breaks_its_law(run, tmp_path, path, law):
         assert [name for name in verify(other).broken if name.startswith(law)]
 
 
+@pytest.mark.long
 def test_mosaik_and_the_plain_loop_give_one_trace(run, tmp_path):
     Experiment(scenario(), "mosaik", UNTIL_S, tmp_path / "bus.h5").run()
     assert first_difference(run.path, tmp_path / "bus.h5") is None

@@ -63,11 +63,13 @@ def test_laws_hold_and_limits_are_in_force(run):
     assert run["aidc/Site/cap_excess_kw"][3] == pytest.approx(np.maximum(drawn_kw - cap_kw, 0.0)[3])
 
 
+@pytest.mark.long
 def test_mosaik_and_the_plain_loop_give_one_trace(run, tmp_path):
     Experiment(scenario(), "mosaik", UNTIL_S, tmp_path / "bus.h5").run()
     assert first_difference(run.path, tmp_path / "bus.h5") is None
 
 
+@pytest.mark.long(after=2)
 @pytest.mark.parametrize(("port", "value"), [("gpu_limit_kw", 0.43), ("slowed_s", 61.0), ("slowed_s", 1.0),
                                              ("llm_dynamic_kw", 1e3)])
 def test_a_number_that_is_another_breaks_the_law(run, tmp_path, port, value):
@@ -79,6 +81,7 @@ def test_a_number_that_is_another_breaks_the_law(run, tmp_path, port, value):
         assert [name for name in verify(other).broken if name.startswith("power limits of replicas")]
 
 
+@pytest.mark.long
 def test_without_commands_it_is_the_day_without_limits(tmp_path):
     """Every number of the trace of `LlmDataCenters` is in that of the others, the same to the bit."""
     plain, capped = tmp_path / "plain.h5", tmp_path / "capped.h5"

@@ -136,6 +136,7 @@ def test_a_circuit_of_ones_own_becomes_a_scenario(tmp_path, monkeypatch, capsys)
 
 # --- 121 buses ---
 
+@pytest.mark.long
 def test_the_network_of_121_buses_is_a_tree_of_what_its_module_says():
     """Six feeders of 20 buses; pandapower's power flow of it, from the same lines, has the sweep's voltages."""
     feeder = read_feeder("rural_mv")
@@ -147,6 +148,7 @@ def test_the_network_of_121_buses_is_a_tree_of_what_its_module_says():
     assert flow.p_substation_kw == pytest.approx(feeder.p_kw.sum() + flow.loss_kw)
 
 
+@pytest.mark.long
 def test_a_few_steps_of_121_buses_hold_all_laws(tmp_path):
     """At noon of its day: the plants' surplus goes upstream and the voltage at the end of a feeder is what limits."""
     scenario = find("rural_mv")

@@ -29,7 +29,7 @@ def honest(tmp_path_factory):
     return run(tmp_path_factory.mktemp("honest"))
 
 
-@pytest.mark.long(after=5)
+@pytest.mark.long(after=3)
 @pytest.mark.parametrize(("dataset", "at", "by", "law"), [
     ("aidc/Site/inlet_degc", (7, 0), 0.01, "inlets, outlets"),
     ("aidc/Site/outlet_degc", (7, 0), -0.01, "inlets, outlets"),

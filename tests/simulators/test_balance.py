@@ -110,7 +110,7 @@ def silenced(branch: int):
     return change
 
 
-@pytest.mark.long(after=12)
+@pytest.mark.long(after=6)
 @pytest.mark.parametrize(("dataset", "change", "law"), [
     ("aidc/Site/p_window_kw", added(1.0, 20, 0), "power told"),
     ("aidc/Site/q_kvar", added(0.1, 20, 0), "reactive power = ratio"),
@@ -150,7 +150,7 @@ def test_a_branch_that_the_flows_do_not_have_is_found(meshed, tmp_path):
     assert any(line.startswith("power at every bus") for line in broken(other))
 
 
-@pytest.mark.long(after=2)
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("settings", [
     {"shared.sites.aidc1.idle_kw": "0", "workload.rate_scale": "0.0001"},
     {"grid.sources.turbine.p_max_kw": "500"},

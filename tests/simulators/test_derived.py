@@ -47,7 +47,7 @@ def test_honest_figures_hold_and_what_no_law_looks_at_is_named(honest):
         assert f" {covered}" not in line.replace(";", ","), covered
 
 
-@pytest.mark.long(after=9)
+@pytest.mark.long(after=5)
 @pytest.mark.parametrize(("dataset", "at", "by", "law"), [
     ("grid/Grid/cost_usd_per_h", (1, 0), 0.01, "cost ="),
     ("grid/Grid/voltage_violation_pu", (1, 0), 1e-4, "voltage violations"),
@@ -75,6 +75,7 @@ def test_one_figure_changed_is_found(honest, tmp_path, dataset, at, by, law):
     assert any(text.startswith(law) for text in checked(path).broken), checked(path).broken
 
 
+@pytest.mark.long(after=3)
 @pytest.mark.parametrize(("status", "down", "broken"), [
     (0.0, 0.3, False), (2.0, 0.3, False), (1.0, 0.2, False), (0.0, 0.3001, True), (0.0, np.nan, True),
     (2.0, 0.2, True), (4.0, 0.3, True)])

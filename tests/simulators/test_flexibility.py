@@ -108,6 +108,7 @@ def test_what_is_changed_breaks_a_law(called, path):
         assert any(law(changed).worst > law(changed).allowed for law in (caps, calls))
 
 
+@pytest.mark.long
 def test_both_drivers_write_the_same(called, tmp_path):
     assert first_difference(called, run(two_bus(CALL), tmp_path / "m.h5", "mosaik").path) is None
 

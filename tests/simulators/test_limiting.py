@@ -70,6 +70,7 @@ def test_a_rating_limits_only_where_it_is_kept(ran):
     assert rows["beyond a limit that nothing keeps: current of branch 0-1"] == "4 of 4, 1 h"
 
 
+@pytest.mark.long
 def test_a_voltage_limit_is_said_with_its_bus_and_a_ramp_with_its_source(ran):
     """Bus 2 lies lowest; a turbine that may move 4 kW a minute, 60 kW an interval, takes more than one to start."""
     free = ran({"up": UP, "gt": {**GT, "kg_per_kwh": 3.0}})

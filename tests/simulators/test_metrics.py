@@ -22,6 +22,7 @@ def test_a_run_that_ends_inside_an_interval_counts_no_further(tmp_path):
     assert minute["energy_kwh"] == pytest.approx(25.0 / 60, rel=1e-12)
 
 
+@pytest.mark.long
 @pytest.mark.rows("M07")
 def test_a_warm_up_cuts_an_interval_where_it_ends(tmp_path):
     """Warm-up of 10 min, then 20: the whole 30 minutes less the first 10."""

@@ -35,6 +35,7 @@ def test_waits_cost_what_c6_says(tmp_path):
     assert priced["objective"] == pytest.approx(free["objective"] - 0.25 * queued)
 
 
+@pytest.mark.long
 def test_marginal_carbon_counts_where_the_weights_say_so_and_none_in_power_mode(tmp_path):
     power = figures(tmp_path, controller__mode="power", grid__lambda_kw_per_kg_h=0.0)
     work_to = power["throughput_to_per_min"] * 30.0

@@ -25,11 +25,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cosim.agents.learn.action_maps import CONCENTRATION_MIN, LOGIT_MAX, ActionTables, places_of
-from cosim.agents.learn.spec import AgentType, Choice, width
+from cosim.agents.learn.spec import AgentType, Choice, before_edge, width
 
 _LOG_2PI = float(np.log(2.0 * np.pi))
 _SHARE_MIN = 1e-5
 _TAUGHT_MIN = 0.01
+_TAUGHT_BELOW = 0.4
+"""How far below its edge, as a part of it, a share of 0 is taught."""
 """Least share of an action that is learned from: the logarithm of none at all is nothing to aim at."""
 
 
@@ -64,6 +66,10 @@ class Actions(nn.Module):
     scatter: Tensor
     start: Tensor
     places: Tensor
+    edge: Tensor
+    count: Tensor
+    members: Tensor
+    single: Tensor
     around: Tensor | None
 
     def __init__(self, kind: AgentType, simplex: str = "gaussian", std_start: float = 0.5, std_min: float = 0.02):
@@ -86,6 +92,10 @@ class Actions(nn.Module):
                             ("extra", tables.extra), ("free", tables.free), ("low", tables.low), ("span", tables.span),
                             ("scatter", np.reshape(tables.scatter, (shares, columns))), ("start", np.asarray(start)),
                             ):
+            self.register_buffer(name, torch.tensor(value, dtype=torch.float32), persistent=False)
+        self.edged = bool(tables.edge.any())
+        for name, value in (("edge", tables.edge), ("count", tables.count), ("members", tables.members),
+                            ("single", tables.count == 0)):
             self.register_buffer(name, torch.tensor(value, dtype=torch.float32), persistent=False)
         self.register_buffer("places", torch.tensor(places_of(kind.action, columns)), persistent=False)
         around = None if tables.around is None else torch.tensor(
@@ -174,11 +184,15 @@ class Actions(nn.Module):
 
     def raw(self, action: Tensor) -> Tensor:
         """(..., n_raw) draws that `action` would make the action (..., n_action), which is kept off the edges of its
-        sets, where no finite draw is: shares and positions in an interval are at least _TAUGHT_MIN."""
+        sets, where no finite draw is: positions in an interval, and shares without an edge, are at least _TAUGHT_MIN;
+        shares of 0 that have one are drawn below it."""
         columns = self.n_unit - self.n_gumbel
         listed = torch.empty_like(action)
         listed[..., self.places] = action
-        position = ((listed[..., :columns] - self.low) / self.span).clamp(_TAUGHT_MIN, 1.0)
+        position = (listed[..., :columns] - self.low) / self.span
+        position = position.clamp(max=1.0).maximum(_TAUGHT_MIN * (self.edge == 0))
+        if self.edged:
+            position = before_edge(position, self.count, self.edge) - (position == 0) * _TAUGHT_BELOW * self.edge
         inside, alone = position.clamp(max=1.0 - _TAUGHT_MIN), self.extra * self.free > 0.0  # intervals
         drawn = [torch.where(alone, torch.logit(inside), position.log()) @ self.basis.T]
         for place in self.dirichlets:
@@ -192,6 +206,9 @@ class Actions(nn.Module):
         if self.masked:
             e = e * self.free
         y = e / (e @ self.within + self.extra)
+        if self.edged:
+            y = (y - self.edge).clamp(min=0.0)
+            y = y / (y @ self.members + self.single)
         if self.dirichlets:
             y = y + raw[..., self.n_normal:self.n_normal + len(self.scatter)] @ self.scatter
         return y

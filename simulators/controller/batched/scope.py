@@ -37,6 +37,10 @@ def lacking(resolved: Any, plan: Any) -> list[str]:
     found = [f"{FLEET}.{what}" for what in unsupported(resolved.params[FLEET])]
     if (spare := resolved.params[CONTROLLER].spare_gpus) != "idle":
         found.append(f"{CONTROLLER}.spare_gpus = {spare}: there spare GPUs stay idle")
+    if resolved.params[CONTROLLER].base_policy:
+        found += [f"{CONTROLLER}.{port} is linked, of which {CONTROLLER}.base_policy has no use there"
+                  for port in sorted({c.target[2] for c in plan.connections if c.target[0] == CONTROLLER}
+                                     & set(_FORECASTS))]
     if resolved.params[FLEET].rack_mean_up_s is not None:
         found.append(f"{FLEET}.rack_mean_up_s = {resolved.params[FLEET].rack_mean_up_s:g}: racks do not fail there")
     if not hasattr(classes.get(WORKLOAD), "rows_at"):

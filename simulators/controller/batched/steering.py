@@ -30,6 +30,7 @@ from cosim.agents.fleet.rewards import StepOutcome, hour_cost, loom, reward_of, 
 from cosim.errors import ModelError, ScenarioError
 from cosim.simulators.aidc.compiled.fleet import CompiledFleet, FleetStep, Jobs
 from cosim.simulators.aidc.compiled.records import plain, records
+from cosim.simulators.controller.batched.base import BaseRules
 from cosim.simulators.controller.batched.decisions import WAITING, ArrivedJobs, DecisionConstants, look, operate, place
 from cosim.simulators.controller.batched.scope import LEVELS, SITE_LEVELS, lacking
 from cosim.simulators.controller.params import PORTS, guard_min
@@ -105,6 +106,8 @@ class BatchSteering:
         self._degc_at = len(rules.train) * leads + len(sharers(self.facts, self.facts.kinds)) + 1
         self._jobs_so_far, self._time_s = np.zeros(n_envs, np.int64), np.zeros(n_envs)
         self._placed: tuple[np.ndarray, tuple[np.ndarray, ...]] | None = None
+        self._base = BaseRules([steering.base_rule() for _ in range(n_envs)], steering.base_columns,
+                               steering.sees_carbon) if steering.base_columns else None
         sites = {name: i for i, name in enumerate(self.facts.sites)}
         self._wires = [InputLink(member, entity, port, c.transform, c.target[2], sites.get(c.target[1]))
                        for c in plan.connections for member, entity, port in [c.source]
@@ -187,6 +190,8 @@ class BatchSteering:
         if USUAL_SHARE in places:
             by = outside[usual_by(self._weights.carbon == "marginal")]
             numbers[USUAL_SHARE] = np.stack(usual_shares(list(by.T)), axis=1)
+        if self._base is not None:
+            numbers |= self._base.numbers(time_s, numbers | {"arrivals_work_to": work_to})
         rows = np.empty((self.n_envs, sum(at.size for at in places.values())))
         for name, at in places.items():
             rows[:, at.ravel()] = numbers[name].reshape(self.n_envs, -1)

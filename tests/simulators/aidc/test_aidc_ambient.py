@@ -136,6 +136,7 @@ def linked(tmp_path, unit: str = "wet_bulb_degc"):
         {"aidc.ambient.linked": True, "until_s": "6min"})
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("driver", ["native", "mosaik"])
 def test_weather_over_the_bus(tmp_path, driver):
     path = tmp_path / "t.h5"

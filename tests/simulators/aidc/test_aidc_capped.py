@@ -211,7 +211,7 @@ def rows_of(intervals):
     return [sorted(zip(*i.left_jobs.values(), strict=True), key=repr) if i.left_jobs else [] for i in intervals]
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(plan=plans(), running=st.sampled_from(["keep", "pause", "stop"]),
        gives_way=st.sampled_from([("train", "inf"), ("inf", "train"), ("inf",), ("fit", "chat")]))
 def test_within_the_cap_at_every_instant_but_for_what_may_not_be_touched(plan, running, gives_way):
@@ -243,7 +243,7 @@ def test_within_the_cap_at_every_instant_but_for_what_may_not_be_touched(plan, r
     assert work == pytest.approx(done_to, rel=1e-9, abs=1e-6)
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(plan=plans())
 def test_without_a_cap_or_with_one_that_binds_nobody_it_is_a_facility(plan):
     free = play(Facility("site", SITE, CLASSES, PLAIN, 23.0), plan, capped=False)

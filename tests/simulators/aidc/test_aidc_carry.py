@@ -116,7 +116,7 @@ def put_back(rows: dict[str, list], shift_s: float) -> dict[str, list]:
 
 @pytest.mark.long(after=1)
 @pytest.mark.parametrize("simulator", [DataCenters, SlotDataCenters])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 10**6), cuts=st.lists(st.integers(1, MINUTES - 1), min_size=1, max_size=3, unique=True))
 @pytest.mark.rows("I18")
 def test_a_cut_changes_no_bit(simulator, seed, cuts):

@@ -177,7 +177,7 @@ def changes(trajectory):
     return [last[0]] + [b for a, b in pairwise(last) if b[1] != a[1]]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(minutes(BLOCKS["smooth"], real=False))
 @pytest.mark.rows("L12")
 def test_agrees_exactly_with_a_second_program(plan):
@@ -198,7 +198,7 @@ def test_agrees_exactly_with_a_second_program(plan):
 # --- laws -----------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(minutes(BLOCKS["rough"], real=True))
 @pytest.mark.rows("E14", "U12")
 def test_gpus_in_use_keep_capacity_and_grants_at_every_instant(plan):
@@ -214,7 +214,7 @@ def test_gpus_in_use_keep_capacity_and_grants_at_every_instant(plan):
         before = now
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(minutes(BLOCKS["rough"], real=True))
 def test_jobs_are_conserved_every_minute_per_class(plan):
     seen, rows, _ = play(plan, ROUGH)
@@ -228,7 +228,7 @@ def test_jobs_are_conserved_every_minute_per_class(plan):
     assert sorted(r["id"] for r in rows) == list(range(sum(received)))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(minutes(BLOCKS["rough"], real=True))
 def test_work_is_conserved(plan):
     seen, rows, _ = play(plan, ROUGH)
@@ -250,7 +250,7 @@ def test_work_is_conserved(plan):
         assert gpu_s * ROUGH[m].to_per_gpu_min / 60 == pytest.approx(done, rel=1e-6, abs=1e-6)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(minutes(BLOCKS["rough"], real=True))
 def test_energy_is_the_integral_of_power(plan):
     seen, _, busy = play(plan, ROUGH)
@@ -265,7 +265,7 @@ def test_energy_is_the_integral_of_power(plan):
     assert math.fsum(did.cooling_kwh for did, _ in seen) == pytest.approx(cooling_kws / 3600, rel=1e-9)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(minutes(BLOCKS["rough"], real=True))
 def test_every_row_tells_a_possible_story(plan):
     _, rows, _ = play(plan, ROUGH)
@@ -294,7 +294,7 @@ def test_same_calls_same_numbers(plan):
     assert repr(play(plan, ROUGH)) == repr(play(plan, ROUGH))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(minutes(BLOCKS["smooth"], real=False), st.lists(st.sampled_from([0.25, 7.5, 11.0, 29.0]), max_size=5))
 def test_stopping_in_between_changes_nothing(plan, pauses):
     whole = play(plan[:1], SMOOTH)

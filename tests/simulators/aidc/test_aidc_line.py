@@ -24,7 +24,7 @@ def job_of(number: int, now_s: float, work_to: float, deadline_s: float) -> Job:
     return Job(number, "chat", now_s, work_to, deadline_s, now_s, now_s)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(STEP, max_size=40))
 def test_a_line_is_first_in_first_out_whatever_the_order_of_deadlines(steps):
     """Those who wait are those of a plain list from which late jobs are struck out; who starts is its head."""

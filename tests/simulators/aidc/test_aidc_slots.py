@@ -186,7 +186,7 @@ slots = st.lists(
               st.integers(0, 9)), min_size=1, max_size=9)  # fmt: skip
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(slots, st.booleans())
 @pytest.mark.rows("E14-18", "I04", "U04", "U13")
 def test_agrees_with_the_equations_in_numbers(plan, whole):

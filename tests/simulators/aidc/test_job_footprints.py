@@ -40,7 +40,8 @@ SCENARIOS = {"calm": ("ieee33", {"controller.policy": "nci_priority", "shared.jo
              "slots in a room": ("paper_literal", PLANT)}
 
 
-@pytest.fixture(scope="module", params=list(SCENARIOS))
+@pytest.fixture(scope="module", params=["calm", "stress", pytest.param("slots", marks=pytest.mark.long),
+                                        pytest.param("plant", marks=pytest.mark.long), "slots in a room"])
 def trace(request, tmp_path_factory):
     name, settings = SCENARIOS[request.param]
     path = tmp_path_factory.mktemp("t") / "t.h5"

@@ -85,7 +85,7 @@ LIMITS = st.lists(st.tuples(st.integers(0, 1600), st.sampled_from([1, 1.5, 2, 3]
                             st.integers(1, 5)), max_size=6)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(ROWS, LIMITS, st.integers(1, 5), st.integers(70, 160), st.booleans(), st.booleans(),
        st.sampled_from([60, 300, 10**6]), st.integers(0, 3), st.integers(6, 40))
 def test_runs_of_iterations_are_the_iterations(rows, limits, max_batch, kv, chunked, full, patience, context, tokens):

@@ -17,9 +17,10 @@ from cosim.agents.fleet.allocation import (
 )
 from cosim.agents.fleet.decision import FleetFacts
 from cosim.agents.fleet.heuristics import GpuRule, share_blocks
-from cosim.agents.fleet.pooling import divide
+from cosim.agents.fleet.pooling import divide, groups, per_class, pool, sharers
 from cosim.agents.learn.team import Team
 from cosim.agents.learn.training import LAST, LOG
+from cosim.agents.presets import PRESETS
 from cosim.agents.train import main
 from cosim.errors import ModelError, ScenarioError
 from cosim.learning.batch import BatchEnvironments, lacking
@@ -42,6 +43,7 @@ _SPACE = dict(vars(shares))
 _SPACE |= {name: FunctionType(part.py_func.__code__, _SPACE) for name, part in vars(shares).items()
            if hasattr(part, "py_func")}
 compiled = SimpleNamespace(**_SPACE)
+pools_of = FunctionType(decisions._pools.py_func.__code__, vars(decisions) | _SPACE)
 RNG = [np.random.default_rng(seed) for seed in range(40)]
 
 
@@ -125,6 +127,26 @@ def test_a_kinds_gpus_are_divided_by_the_rule(rng):
         assert given.tolist() == divide(facts, pools, running.tolist(), jobs.tolist(), work_to.tolist())
 
 
+@pytest.mark.parametrize("rng", RNG)
+@pytest.mark.parametrize("how", ["pooled", "kinds"])
+def test_a_kind_has_the_gpus_that_were_decided_for_it(how, rng):
+    """Also where all classes are of one kind."""
+    kinds = tuple(rng.choice(["train", "inf"] if rng.random() < 0.7 else [rng.choice(["train", "inf"])], 4))
+    blocks = rng.choice([1, 3, 8, 16], 4)
+    facts = FleetFacts(
+        kinds=kinds, gpus=(400,), to_per_gpu_min=(6e4,) * 4, work_to=(1.0,) * 4, deadline_s=(43200.0,) * 4,
+        gpus_per_block=tuple(blocks.tolist()), max_blocks=(1,) * 4, eligible=((True,),) * 4, deferrals_s=(0.0,),
+        gpu_shares=how)
+    rules = SimpleNamespace(train=np.array(facts.train, int), inf=np.array(facts.inf, int), blocks=blocks,
+                            per_kind=how == "kinds")
+    width = len(sharers(facts, kinds))
+    for _ in range(20):
+        row = np.append(rng.uniform(-0.2, 1.0, width) * rng.choice([0.2, 1.0]), [0.1, 21.0])  # unused, temperature
+        wanted = dict(zip([kinds[g[0]] for g in groups(facts)],
+                          pool(facts, per_class(facts, row[:width].tolist()), 400), strict=True))
+        assert pools_of(rules, row, 400, np.zeros(4, np.int64)) == (wanted.get("train", 0), wanted.get("inf", 0))
+
+
 # --- worlds -----------------------------------------------------------------------------------------------------------
 
 
@@ -161,11 +183,14 @@ FORESEEN = LIVING.replace(
                "nci_forecast_kg_per_kwh", "p_load_forecast_kw", "price_forecast_usd_per_kwh"))))
 """Forecasts of intensity, price and base load."""
 
+CROWDED = {"controller.guard_slack_min": "null", "workload.train_rate_scale": "30"}
+"""So many training jobs that each minute some are sent for now and some for later, and GPUs are short."""
+
 VARIANTS = {
     "as it is": (IEEE33, {}),
     "fuel prices": (ECONOMIC, {}),
     "power": (POWER, {}),
-    "shares of kinds": (IEEE33, {"controller.gpu_shares": "kinds", "controller.guard_slack_min": "null"}),
+    "shares of kinds": (IEEE33, {"controller.gpu_shares": "kinds", **CROWDED}),
     "two buses": (TWO_BUS, {}),
     "no memory of rounding": (IEEE33, {"controller.rounding": "stateless"}),
     "masked deferrals": (IEEE33, {"controller.long_deferrals": "mask"}),
@@ -186,8 +211,16 @@ VARIANTS = {
                                   "controller.reward.carbon": "marginal", "grid.mci": "true"}),
     "forecasts observed": (FORESEEN, {"controller.observed_forecasts": ["nci", "load"]}),
     "forecasts linked": (FORESEEN, {}),
-    "pooled by kind": (IEEE33, {"controller.gpu_shares": "pooled", "controller.guard_slack_min": "null"}),
+    "around the myopic rule": (LIVING, {"controller.base_policy": "myopic_oracle",
+                                        "controller.observation": "signals"}),
+    "around a plan, marginal": (IEEE33, {"controller.base_policy": "mpc", "controller.reward.carbon": "marginal",
+                                         "grid.mci": "true", "controller.observation": "paper",
+                                         "controller.gpu_shares": "kinds"}),
+    "pooled by kind": (IEEE33, {"controller.gpu_shares": "pooled", **CROWDED}),
     "pooled, guarded at times": (IEEE33, {"controller.gpu_shares": "pooled", "controller.guard_slack_min": "700"}),
+    "shares of kinds, power": (POWER, {"controller.gpu_shares": "kinds", "controller.observation": "paper"}),
+    "shares of kinds around a rule": (IEEE33, {"controller.gpu_shares": "kinds", "controller.base_policy": "uniform"}),
+    "the study's own": (IEEE33, {**PRESETS["paper"].settings, "workload.train_rate_scale": "30"}),
     "as printed in (32)": (IEEE33, {"controller.reward.looming": "false", "controller.reward.relative": "false"}),
 }
 
@@ -299,6 +332,12 @@ def test_what_is_beyond_it_is_named(scenario, settings, what):
     assert engine_of(scenario)[1].startswith(what)
     with pytest.raises(ScenarioError, match=f"cannot be learnt on many worlds at once: {what}.*simpy"):
         vector_env(scenario, 2, workers=0, engine="compiled")
+
+
+def test_forecasts_that_only_a_base_policy_reads_are_named():
+    scenario = override(FORESEEN, {"controller.base_policy": "mpc"})
+    assert lacking(learning_scenario(scenario))[0] == (
+        "controller.nci_forecast_kg_per_kwh is linked, of which controller.base_policy has no use there")
 
 
 def test_a_link_that_it_does_not_know_is_named():

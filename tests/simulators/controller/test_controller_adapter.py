@@ -384,6 +384,7 @@ def close_the_loop(policy, minutes, nci=(0.33, 0.55, 0.84)):
     return total, busy
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("policy", ["uniform", "nci_priority"])
 def test_nothing_is_dropped_at_77_percent_load(policy):
     """16 hours: longer than the 12 h deadline of training, so that a backlog would show."""

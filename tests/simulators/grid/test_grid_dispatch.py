@@ -89,6 +89,7 @@ def test_nominal_load_with_the_substation_alone(feeder, solver):
     assert r.nci_kg_per_kwh == pytest.approx(np.full(33, 0.30), abs=1e-12)
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.rows("E01-03", "E06", "E08-10", "P02", "P03")
 def test_dispatch_equals_ac_power_flow_at_200_operating_points(feeder, solver):
     ac = AcCheck("case33bw", [6, 25, 30], 1.0)

@@ -141,6 +141,7 @@ def test_the_size_counts_what_is_built():
         assert model.NumVars == size(dispatch.problem, dispatch.feeder, dispatch.sources, form)
 
 
+@pytest.mark.long
 def test_a_scenario_with_a_cap_runs_alike_under_both_drivers(tmp_path):
     # two_bus with its turbine at 0.9 kg/kWh and lambda 0: it would run at its 50 kW to save loss. A share s of what
     # bus 1 draws gives 0.3 + 0.6 s = 0.4: s = 1/6, of 85, 99 and 100 kW (see test_two_bus).

@@ -360,6 +360,7 @@ def test_a_generator_and_a_source_of_one_name_are_told_apart(plain_net, tmp_path
                            sources={"upstream": {"node": 0, "kg_per_kwh": 0.5}}, network_sources={"upstream": 0.1})
 
 
+@pytest.mark.long
 def test_lines_of_half_a_milliohm_are_checked_as_well_as_rounding_allows():
     # At 1e-11 MVA, which long lines allow, Newton's method never ends on these.
     lines = tuple(Line(k, k + 1, 0.0005 if k % 3 else 0.4, 0.0012 if k % 3 else 0.3) for k in range(30))

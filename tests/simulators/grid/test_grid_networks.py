@@ -187,6 +187,7 @@ def test_elements_are_what_pandapower_makes_of_them(what: str, named):
     assert beyond(name, "dispatch") == {}
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("base_mva", [1e-4, 100.0])
 def test_a_power_base_of_any_size_is_solved(base_mva: float, named):
     net = feeder()
@@ -212,7 +213,7 @@ MESHED: dict[str, Callable[[Any], Any]] = {
 }
 
 
-@pytest.mark.long(after=3)
+@pytest.mark.long(after=2)
 @pytest.mark.parametrize("what", MESHED)
 def test_what_no_radial_dispatch_holds_is_refused_there_by_the_way_to_go(what: str):
     net = feeder()

@@ -4,6 +4,7 @@ import pytest
 from feeder_opf import compare
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("seed", [0, 5])
 def test_the_dispatch_is_the_optimum_that_ipopt_finds(seed):
     """Objective, sources, loading of a branch that is full, and the marginal intensity as a difference of IPOPT's own

@@ -15,7 +15,7 @@ from cosim.trace import Trace
 from cosim.trace.compare import first_difference
 
 
-@pytest.mark.long(after=1)
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["ieee33_meshed", "ieee33_economic", "ieee33_ramps", "ieee33_storage"])
 def test_they_run_alike_under_both_drivers(name: str, tmp_path):
     paths = [run(find(name), tmp_path / f"{d}.h5", driver=d, until_s=3600.0).path for d in ("mosaik", "native")]

@@ -67,6 +67,7 @@ def test_a_trace_goes_on(tmp_path, kind, cuts, repeat):
         assert (one[0], one[3]) == pytest.approx((other[0], other[3]), abs=1e-9)
 
 
+@pytest.mark.long
 def test_a_recording_goes_on(tmp_path):
     path = tmp_path / "t.h5"
     Experiment(find("two_bus"), "native", 1800.0, path).run()
