@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from cosim.imports import refuse_shadows  # names of earlier versions resolve from here on
+from cosim.imports import find_beside, refuse_shadows  # names of earlier versions resolve from here on
 
 if TYPE_CHECKING:
     from cosim.adapter import Adapter
@@ -47,4 +47,5 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
+find_beside(__path__)
 refuse_shadows()

@@ -341,6 +341,8 @@ def test_pages_are_short_and_can_be_searched_without_a_server(site):
         browser = used.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         for file in sorted(site.rglob("*.html")):
+            if file.parent.name == "study":
+                continue  # what a command wrote, which is one file on purpose
             page.goto(file.as_uri())
             height, width = page.evaluate("[document.body.scrollHeight, document.documentElement.scrollWidth]")
             assert height < 15000, f"{file.name} is {height} px long: split it"
@@ -355,9 +357,10 @@ def test_pages_are_short_and_can_be_searched_without_a_server(site):
 def test_marks_are_listed():
     """The blocks that are not run as they stand, so that the list is looked at when it grows."""
     marked = [(page.stem, mark) for page in PAGES for mark, *_ in blocks(page) if mark in ("network", "slow", "extra")]
-    assert marked == [("agents", "slow"), ("agents", "slow"), ("agents", "slow"), ("agents", "slow"),
+    assert marked == [("agents", "slow"), ("agents", "slow"),
                       ("carbon", "slow"), ("carbon", "slow"), ("developing", "slow"), ("index", "network"),
-                      ("neighbours", "extra"), ("neighbours", "extra"), ("own-grid", "extra"), ("paper", "slow"),
+                      ("learning", "slow"), ("learning", "slow"), ("neighbours", "extra"), ("neighbours", "extra"),
+                      ("own-grid", "extra"), ("paper", "slow"),
                       ("rules", "slow"), ("rules", "slow"), ("rules", "slow"), ("speed", "slow"), ("sweeps", "extra"),
                       ("sweeps", "slow"), ("sweeps", "network"), ("sweeps", "extra"), ("own-network", "extra"),
                       ("train-and-compare", "slow"), ("train-and-compare", "slow")]

@@ -16,7 +16,7 @@ from typing import Any
 
 from cosim.campaign.files import CELLS, LOCK, PART, STATES, read_json, write_whole
 from cosim.campaign.runner import nobody
-from cosim.errors import DiskError, ScenarioError, first_line
+from cosim.errors import CosimError, DiskError, ScenarioError, first_line
 from cosim.imports import optional
 from cosim.progress import working
 
@@ -99,12 +99,20 @@ def _files(place: Path) -> Iterator[Path]:
 @contextmanager
 def mirrored(out: Path, url: str | None, progress: bool = True) -> Iterator[Callable[[str], None]]:
     """What `run_cells` calls at the end of each cell, for a folder that is copied to a URL; at the end of the block,
-    however it ends, the copy has all of it. Nothing is copied without a URL."""
+    however it ends, the copy has all of it. Nothing is copied without a URL. The error of a block that fails is raised,
+    with a copy's own beside it where that fails, too."""
     if url is None:
         yield nobody
         return
     mirror = Mirror(out, url, progress)
     try:
         yield mirror.cell
-    finally:
-        mirror.finish()
+    except BaseException as failure:
+        try:
+            mirror.finish()
+        except DiskError as err:
+            if not isinstance(failure, CosimError):
+                raise
+            failure.args = (f"{first_line(failure, 1000)}; and {first_line(err, 500)}", *failure.args[1:])
+        raise
+    mirror.finish()

@@ -209,7 +209,7 @@ class Environments:
                 for name, array in env.state().items()}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Go on from `state`; ScenarioError if it lacks one of these environments, or what is to be remembered."""
+        """Go on from `state`; ScenarioError if it lacks one of these environments, and as `refuse_memory`."""
         refuse_memory(self.envs[0].steering)
         return np.stack([env.restore(part_of(state, b, "actions"))
                          for b, env in zip(self._indices, self.envs, strict=True)])
@@ -267,7 +267,7 @@ def part_of(state: Mapping[str, np.ndarray], index: int, least: str) -> Arrays:
 
 
 def refuse_memory(steering: Any) -> None:
-    """ScenarioError where agents observe what a rule remembers, of which a state has nothing."""
+    """ScenarioError where what agents observe follows from a memory of a rule, of which a state has nothing."""
     if getattr(steering, "remembers", False):
         raise ScenarioError("what the rule around which this team learns remembers is not saved; begin anew with "
                             "another --out, and with --start from its last checkpoint for what it has learned")

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import calendar
 import re
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from itertools import pairwise
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -79,8 +81,10 @@ def instants(cells: Sequence[Any], zone: ZoneInfo | None, said: ZoneInfo | None 
     """The instants of a column; cells without an offset of their own are wall-clock times of `zone` (None: UTC).
 
     Of a wall-clock time that a zone has twice, in autumn, the row that comes first in time is the earlier one and the
-    next the later one. Cells of ENTSO-E's layout may have their zone, or the name of their column (`said`). DateError
-    for a cell that is no date, a stated zone that is another one, or a time that the clocks skip in spring.
+    next the later one; one that stands alone is the earlier, unless the later is a usual step after the row before and
+    the earlier is not, as an hourly row where clocks go back by half an hour. Cells of ENTSO-E's layout may have their
+    zone, or the name of their column (`said`). DateError for a cell that is no date, a stated zone that is another one,
+    or a time that the clocks skip in spring.
     """
     parsed, said = [], _zone_said(cells) or said
     if said is not None and zone is not None and any(
@@ -109,10 +113,28 @@ def instants(cells: Sequence[Any], zone: ZoneInfo | None, said: ZoneInfo | None 
                                "behind UTC all year)")
             skipped.row = f", row {k + 1}"
             raise skipped
+    _take_later(parsed, unzoned)
     offsets = {at.utcoffset() for at in parsed}
     own = parsed[0].tzinfo if len(offsets) == 1 else UTC
     return Instants(np.array([at.timestamp() for at in parsed], dtype=np.float64), 0 if said else len(unzoned),
                     zone or own or UTC)
+
+
+def _take_later(parsed: list[datetime], rows: Sequence[int]) -> None:
+    """Wall-clock times that a zone has twice and the column once become the later one where that alone is a usual step
+    after the row before. rows: the places of wall-clock times, ascending in time."""
+    twice = [j for j, k in enumerate(rows) if j and not parsed[k].fold
+             and parsed[k].utcoffset() != parsed[k].replace(fold=1).utcoffset()]
+    if not twice:
+        return
+    naive = Counter(parsed[k].replace(tzinfo=None) for k in rows)
+    steps = Counter(parsed[b].timestamp() - parsed[a].timestamp() for a, b in pairwise(rows))
+    usual = steps.most_common(1)[0][0]
+    for j in twice:
+        at, before = parsed[rows[j]], parsed[rows[j - 1]].timestamp()
+        later = at.replace(fold=1)
+        if naive[at.replace(tzinfo=None)] == 1 and later.timestamp() - before == usual != at.timestamp() - before:
+            parsed[rows[j]] = later
 
 
 def _zone_said(cells: Sequence[Any]) -> ZoneInfo | None:

@@ -136,13 +136,20 @@ def test_what_a_zones_clock_shows_reads_back_as_the_instants(zone, hour, minutes
     first = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(hours=hour)
     steps = [first + timedelta(minutes=minutes * k) for k in range(2 * 24 * 60 // minutes)]
     local = [t.astimezone(ZoneInfo(zone)).replace(tzinfo=None).isoformat() for t in steps]
-    if local[0] in local[1:]:
-        return  # it begins in the first of two equal hours
+    if local[0] in local[1:] or steps[0].astimezone(ZoneInfo(zone)).fold:
+        return  # it begins in one of two equal hours, and nothing before tells in which
     read = instants(local, ZoneInfo(zone))
-    want = [t.timestamp() for t in steps]
-    alone = [k for k, t in enumerate(steps) if t.astimezone(ZoneInfo(zone)).fold and local.count(local[k]) == 1]
-    if not alone:  # else a time stands for its second occurrence without its first, and is read as the first
-        assert read.unix_s.tolist() == want
+    assert read.unix_s.tolist() == [t.timestamp() for t in steps]
+
+
+def test_an_hour_that_stands_alone_where_clocks_go_back_by_half_an_hour():
+    """Lord Howe, 5 April 2026: after 01:00 (UTC+11) comes, an hour later, 01:30 (UTC+10:30), not the one before it."""
+    local = ["2026-04-05T00:00", "2026-04-05T01:00", "2026-04-05T01:30", "2026-04-05T02:30"]
+    assert np.diff(instants(local, ZoneInfo("Australia/Lord_Howe")).unix_s).tolist() == [3600.0] * 3
+    assert np.diff(instants(local[::-1], ZoneInfo("Australia/Lord_Howe")).unix_s).tolist() == [-3600.0] * 3
+    irregular = ["2026-04-05T00:00", "2026-04-05T01:30", "2026-04-05T02:30"]
+    assert np.diff(instants(irregular, ZoneInfo("Australia/Lord_Howe")).unix_s).tolist() == [5400.0, 5400.0], (
+        "no step is usual: the first of the two")
 
 
 def test_a_repeated_local_table_keeps_the_local_hour(tmp_path):

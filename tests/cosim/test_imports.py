@@ -90,6 +90,14 @@ def test_old_commands_run_in_the_clone():
     assert "hierarchical" in done.stdout
 
 
+def test_a_copy_that_is_installed_runs_in_the_clone_as_well():
+    """As after `pip install .`: nothing leads to the folders beside the clone's `cosim`, which Python finds first."""
+    program = ("import sys; sys.meta_path = [f for f in sys.meta_path if 'editable' not in str(f).lower()]; "
+               "import cosim.scenarios.two_bus, cosim.agents.fleet.oracle; print(cosim.scenarios.two_bus.__file__)")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert Path(done.stdout.strip()) == ROOT / "scenarios" / "two_bus.py", done.stderr
+
+
 def test_another_package_of_that_name_is_not_ours(tmp_path):
     (tmp_path / "agents").mkdir()
     (tmp_path / "agents" / "__init__.py").write_text("mine = True")

@@ -7,7 +7,7 @@ import pytest
 from cosim.campaign.cells import Cell
 from cosim.campaign.mirror import COPIED, Mirror, mirrored
 from cosim.campaign.runner import run_cells
-from cosim.errors import DiskError, ScenarioError
+from cosim.errors import DiskError, ModelError, ScenarioError
 
 fsspec = pytest.importorskip("fsspec", reason="needs the extra 'store' (fsspec)")
 SQUARES = [Cell(f"x{k}", "small_cells:square", {"x": k, "seed": k}) for k in range(2)]
@@ -97,3 +97,18 @@ def test_a_url_that_nothing_writes_to_is_refused_before_a_cell_is_computed(tmp_p
     with pytest.raises(ScenarioError, match=f"--copy-to {url}: .*{said}"), mirrored(tmp_path / "out", url):
         raise AssertionError("refused before")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_failure_is_not_hidden_by_that_of_its_copy(tmp_path, monkeypatch):
+    out, url = tmp_path / "out", f"memory://{tmp_path.as_posix()}/copy"
+
+    def full(self, here, there):
+        raise OSError("the store is full")
+
+    monkeypatch.setattr(fsspec.get_filesystem_class("memory"), "put_file", full)
+    with pytest.raises(ModelError) as caught, mirrored(out, url, progress=False):  # noqa: PT012
+        out.mkdir()
+        (out / "table.csv").write_text("a,b\n")
+        raise ModelError("grid: the dispatch has no solution")
+    assert str(caught.value).startswith("grid: the dispatch has no solution; and table.csv could not be copied to ")
+    assert "the store is full" in str(caught.value)
