@@ -104,12 +104,15 @@ def _modules(package: str) -> list[Path]:
 
 def parsers() -> dict[str, Any]:
     """Module -> its argparse parser, of every module that has `parser()`: `cosim` and its subcommands, in the order of
-    its help."""
+    its help. A command whose parser stands in a module beside its own has it under its own."""
+    commands = importlib.import_module("cosim.commands.names").COMMANDS
+    modules = {f"cosim {name}": command.module for name, command in commands.items()}
     found = [name_of(path) for package in model_rows.PACKAGES for path in _modules(package)
              if "\ndef parser()" in path.read_text(encoding="utf-8")]
-    order = [command.module for command in importlib.import_module("cosim.commands.names").COMMANDS.values()]
-    found.sort(key=lambda name: order.index(name) if name in order else -1)
-    return {name: importlib.import_module(name).parser() for name in found}
+    made = [(name, importlib.import_module(name).parser()) for name in found]
+    named = {modules.get(parser.prog, name): parser for name, parser in made}
+    order = list(modules.values())
+    return dict(sorted(named.items(), key=lambda item: order.index(item[0]) if item[0] in order else -1))
 
 
 def cli() -> str:

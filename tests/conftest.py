@@ -18,8 +18,10 @@ def no_progress(monkeypatch):
     monkeypatch.setattr("cosim.progress.EVERY_S", 3600.0)
 
 
-FIRST = ("test_compiled.py", "test_batched.py", "test_layers.py", "test_words.py", "test_bounds.py", "test_hints.py")
-"""Which have numba compile all kernels, half a minute where none is kept yet; then those that share syntax trees."""
+FIRST = ("test_compiled.py", "test_batched.py", "test_variation.py", "test_vector.py",
+         "test_layers.py", "test_words.py", "test_bounds.py", "test_hints.py", "test_docs.py")
+"""Which have numba compile all kernels, most of a minute where none is kept yet; then those that share syntax trees;
+then those that take longest one by one, so that the workers end together."""
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -114,7 +114,7 @@ class GpuRule:
         self._inf_blocks = [facts.gpus_per_block[m] for m in self._inf]
         self._inf_jobs = [facts.jobs_per_block[m] if facts.jobs_per_block else 1 for m in self._inf]
         self._least = [[of_site[m] for m in self._inf] for of_site in facts.least_blocks]
-        self._inf_drain_to = [to[m] for m in self._inf]
+        self._serving = list(zip(self._inf, self._inf_blocks, self._inf_jobs, [to[m] for m in self._inf], strict=True))
 
     def __call__(self, capacity: int, running_jobs: Vector, jobs: Vector, work_to: Vector, site: int | None = None
                  ) -> list[float]:
@@ -134,12 +134,12 @@ class GpuRule:
                   ) -> list[int]:
         """GPUs of each inference class, in the order of `FleetFacts.inf`; arguments as those of a call."""
         ceil, held, need = math.ceil, [], []
-        columns = self._inf, self._inf_blocks, self._inf_jobs, self._inf_drain_to
-        for m, block, each, drain_to in zip(*columns, strict=True):
-            busy = block * ceil(running_jobs[m] / each - ROUNDING)
-            drain = block * ceil(work_to[m] / drain_to - ROUNDING)
-            held.append(busy)
-            need.append(max(busy, min(drain, block * ceil(jobs[m] - ROUNDING))))
+        for m, block, each, drain_to in self._serving:
+            busy, wanted = ceil(running_jobs[m] / each - ROUNDING), ceil(work_to[m] / drain_to - ROUNDING)
+            most = ceil(jobs[m] - ROUNDING)
+            wanted = most if wanted > most else wanted
+            held.append(block * busy)
+            need.append(block * (busy if busy > wanted else wanted))
         if site is not None and self._least:
             for k, blocks in enumerate(self._least[site]):
                 held[k] = max(held[k], blocks * self._inf_blocks[k])

@@ -29,9 +29,20 @@ SPEC = TeamSpec(
     leaders=1)
 
 
-def shaken(config: Learning, path, seed: int = 1) -> Team:
+BLIND = AgentType("blind", (), (Simplex("one", 1), Simplex("y", 3)), columns(2, "told"))
+TYPES = {**SPEC.types, "blind": BLIND}
+OTHERS = {
+    "alone": TeamSpec((("wm", "manager"),), {"manager": TYPES["manager"]}, leaders=1),
+    "without a leader": TeamSpec((("a", "site"), ("b", "site")), {"site": TYPES["site"]}, leaders=0),
+    "types in turn": TeamSpec((("wm", "manager"), ("a", "site"), ("x", "blind"), ("b", "site"), ("y", "blind")), TYPES,
+                              1),
+    "a leader of the followers' type": TeamSpec((("a", "site"), ("wm", "manager"), ("b", "site"), ("c", "site")),
+                                                SPEC.types, 2)}
+
+
+def shaken(config: Learning, path, seed: int = 1, spec: TeamSpec = SPEC) -> Team:
     """A team whose weights are far from their small start, saved."""
-    team, generator = Team(with_history(SPEC, config.history_steps), config, seed), torch.Generator().manual_seed(seed)
+    team, generator = Team(with_history(spec, config.history_steps), config, seed), torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for p in team.network.parameters():
             p.add_(0.3 * torch.randn(p.shape, generator=generator))
@@ -52,6 +63,17 @@ def test_it_acts_as_torch_does(method, shape, tmp_path):
         np.testing.assert_allclose(fast.lead(), slow.lead(), atol=1e-5)
         np.testing.assert_allclose(fast.follow(told).action, slow.follow(told).action, atol=1e-4)  # degC: of 23
     assert acting.method == method
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("spec", OTHERS.values(), ids=OTHERS)
+def test_teams_of_other_makes_act_as_torch_does(spec, method, tmp_path):
+    path, rng, agents = tmp_path / "team.safetensors", np.random.default_rng(2), len(spec.agents)
+    team = shaken(Learning(method=method, width=16, heads=2, blocks=2), path, spec=spec)
+    seen, told = (rng.uniform(-1, 1, (1, agents, n)).astype(np.float32) for n in spec.widths[:2])
+    slow, fast = team.begin(seen, deterministic=True), ActingTeam(path).begin(seen)
+    np.testing.assert_allclose(fast.lead(), slow.lead(), atol=1e-4)
+    np.testing.assert_allclose(fast.follow(told).action, slow.follow(told).action, atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [{}, {"heads": 2, "blocks": 2, "width": 32}, {"context_for_all": True}])
