@@ -19,13 +19,13 @@ _NET_OBJECTS = 100_000
 def few_collections() -> Iterator[None]:
     """Within it cycles are looked for rarely, and not among what was there before."""
     before = gc.get_threshold()
-    if not (gc.isenabled() and before[0]):
+    if not gc.isenabled() or not 0 < before[0] < _NET_OBJECTS:  # switched off; or as rare, by `settle` or around this
         yield
         return
-    mine = not gc.get_freeze_count()  # who has frozen something, a learner say, keeps it so
+    mine = not gc.get_freeze_count()  # who has frozen something keeps it so; to count takes as long as there is more
     if mine:
         gc.freeze()
-    gc.set_threshold(max(before[0], _NET_OBJECTS), *before[1:])
+    gc.set_threshold(_NET_OBJECTS, *before[1:])
     try:
         yield
     finally:
