@@ -50,7 +50,7 @@ def test_a_class_of_ones_own_has_what_a_policy_has():
 
 @pytest.mark.parametrize(("settings", "said"), [
     (["controller.policy=nci_prioritty"], "unknown policy 'nci_prioritty'; did you mean 'nci_priority'? allowed: "
-     "carbon_time, ieee33_living_mat, ieee33_mat,"),
+     "carbon_time, ieee33_4_mat, ieee33_5_mat,"),
     (["controller.policy=no/such.safetensors"], "policy 'no/such.safetensors': there is no checkpoint at this path"),
     (["controller.policy=no_such_module:Policy"], "controller.policy 'no_such_module:Policy' cannot be imported"),
     (["controller.policy=static"], "policy static needs one weight >= 0 per site (3)"),
