@@ -82,7 +82,7 @@ def updates_together(scenario: str, row: Row, count: int) -> list[dict[str, floa
     taken: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as out, closing(some_of(prepared, numbers[0], **worlds)) as env:
         plan = plan_of(Path(out), 10**9, count + 1, save_every=10**9)
-        with closing(others_of(prepared, worlds, numbers, config, plan, 0, resume=False)) as others:
+        with closing(others_of(prepared, worlds, numbers, config, plan, resume=False)) as others:
             training = training_of(team_of(env.spec, config, 0, "cpu", others.peers), env, plan)
             training.begin()
             training.run(taken.append)

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from benchmarks import record
+from benchmarks import learn, record
 from benchmarks.__main__ import main
 from benchmarks.day import PARTS, one_day
 from benchmarks.floors import Arrays, Problems, events_of, noted_dispatches, simpy_s
@@ -122,6 +122,15 @@ def test_a_section_is_measured_stored_shown_and_compared(tmp_path, capsys):
     assert "+0 %" in printed
     assert "SLOWER" not in printed
     assert "left out: team (ieee33_mat): " in printed
+
+
+@pytest.mark.long
+def test_processes_that_learn_together_are_measured():
+    """Two updates of two processes, the first of which is not counted."""
+    pytest.importorskip("torch")
+    (update,) = learn.updates_together("two_bus", learn.Row("simpy", "cpu", 8, 2, 16), 1)
+    assert update["update"] == 2
+    assert update["steps"] == 32
 
 
 @pytest.mark.long(after=1)
