@@ -42,7 +42,7 @@ _translated: dict[str, str] = {}
 def find_beside(path: list[str]) -> None:
     """Let the package of this `__path__` find its folders that stand beside it in a clone, where nothing else finds
     them: Python started in a clone imports the clone's `cosim`, also where the package is installed as a copy."""
-    if importlib.util.find_spec("cosim.scenarios") is None and all((_ROOT / name).is_dir() for name in _TOP):
+    if all((_ROOT / name).is_dir() for name in _TOP) and importlib.util.find_spec("cosim.scenarios") is None:
         path.append(str(_ROOT))
 
 

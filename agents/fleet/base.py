@@ -45,7 +45,8 @@ class BaseColumns:
         shared = [*sharers(facts, classes), "unused"]
         check_edge(facts, edge)
         if not edge:
-            raise ScenarioError("shares around a rule's need share_edge > 0, as no logarithm of 0 can be observed")
+            raise ScenarioError("controller.share_edge = 0 leaves a rule's shares of 0 without a logarithm; leave it "
+                                "out")
         self.blocks = (BaseBlock(SITE, (kinds, n)), BaseBlock(RELEASE, (n, trains, leads)),
                        BaseBlock(GPUS, (n, len(shared))), BaseBlock(SUPPLY, (n,)))
         self.scale: dict[str, Any] = {"low": math.log(edge), "high": 0.0}

@@ -12,7 +12,7 @@ import numpy as np
 
 from cosim.agents.fleet.actions import BY_KIND, decision_of
 from cosim.agents.fleet.base import BaseRule, rule_in
-from cosim.agents.fleet.decision import FleetFacts, Matrix, Observation, Operation, Policy
+from cosim.agents.fleet.decision import FleetFacts, Matrix, Observation, Operation
 from cosim.agents.fleet.observation import FORECASTS, RELATIVE, USUAL_SHARE, ObservationScope, forecast_entries
 from cosim.agents.fleet.team_arrays import MANAGER, TeamArrays
 from cosim.agents.learn import checkpoint
@@ -41,7 +41,7 @@ class LearnedPolicy:
     needs_nci = False
 
     def __init__(self, path: str | Path, facts: FleetFacts, sees_nci: bool, explorer: Any = None,
-                 rule: Callable[[str], Policy] | None = None) -> None:
+                 rule: Callable[[str], BaseRule] | None = None) -> None:
         self._facts, self._team = facts, explorer or _team_of(path)
         self._deterministic = explorer is None
         trained = without_history(self._team.spec, self._team.history_steps)
@@ -50,7 +50,7 @@ class LearnedPolicy:
         self._view = TeamArrays(facts, sight, {}, trained)
         if sight.base_policy and rule is None:
             raise ScenarioError(f"checkpoint {path} decides around {sight.base_policy}, and cannot without it")
-        self._base = BaseRule(rule(sight.base_policy)) if rule and sight.base_policy else None
+        self._base = rule(sight.base_policy) if rule and sight.base_policy else None
         self._past = Window(trained, self._team.history_steps, 1) if self._team.history_steps > 1 else None
         self._begun = False
         self.about = f"{self._team.method} from {Path(path).name} (sha256 {_digest(path)})"
@@ -87,15 +87,17 @@ class LearnedPolicy:
         return past.rows()
 
 
-def check_checkpoint(path: str | Path, facts: FleetFacts, sees_nci: bool, explores: bool) -> None:
-    """ScenarioError for a checkpoint of which no `LearnedPolicy` can be made, without making one; the weights of one
-    that explores are left to torch, which alone can run them."""
+def check_checkpoint(path: str | Path, facts: FleetFacts, sees_nci: bool, explores: bool) -> str:
+    """The rule around which the team of a checkpoint decides, '' if there is none. ScenarioError for one of which no
+    `LearnedPolicy` can be made, without making one; the weights of one that explores are left to torch, which alone can
+    run them."""
     if explores:
         trained = trained_spec(path)
     else:
         team = _team_of(path)
         trained = without_history(team.spec, team.history_steps)
     _check_fit(path, trained, facts, sees_nci)
+    return _sight(trained, facts).base_policy
 
 
 def _check_fit(path: str | Path, trained: TeamSpec, facts: FleetFacts, sees_nci: bool) -> None:
@@ -144,12 +146,6 @@ def _sight(trained: TeamSpec, facts: FleetFacts) -> ObservationScope:
     edges = [part.edge for kind in trained.types.values() for part in kind.action if isinstance(part, Simplex)]
     return ObservationScope(facts.classes, facts.sites, 1.0, {}, sees(_NCI), sees(_MCI), sees(_FULL), forecasts,
                             sees(RELATIVE), sees(USUAL_SHARE), rule_in(shown), max(edges, default=0.0))
-
-
-def base_policy_of(path: str | Path) -> str:
-    """The rule around which the team of a checkpoint decides; '' if there is none."""
-    spec = trained_spec(path)
-    return rule_in([c.name for c in spec.types[MANAGER].observation]) if MANAGER in spec.types else ""
 
 
 def trained_spec(path: str | Path) -> TeamSpec:

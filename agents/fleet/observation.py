@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from operator import attrgetter
 from typing import Any, Literal
 
@@ -142,9 +142,11 @@ class ObservationRow:
             for name in ("deferral_carry", "deferred_by_lead", "deferred_by_time"):
                 self._add(name, (n, trains, leads))
             self._add("usual_gpus", (n, len(sharers(facts, facts.kinds)) + 1), _usual_gpus(facts))
-        if (base := base_of(facts, sight)) is not None:
-            for k, block in enumerate(base.blocks):
-                self._add(block.name, block.shape, _base(base, k))
+        self.base = base_of(facts, sight)
+        if self.base is not None:
+            self._parts.append(_base(self.base))
+            for block in self.base.blocks:
+                self._take(block.name, block.shape)
         entries = forecast_entries(facts) if sight.forecasts else []
         for name in sight.forecasts:
             shape = (n, leads) if name in OF_SITES else (leads,)
@@ -160,6 +162,10 @@ class ObservationRow:
     def _add(self, name: str, shape: tuple[int, ...], values: Values | None = None) -> None:
         """values: in the order of the axes; None: the observation has a field of this name."""
         self._parts.append(values or _field(name, len(shape)))
+        self._take(name, shape)
+
+    def _take(self, name: str, shape: tuple[int, ...]) -> None:
+        """The next places of the row."""
         size = math.prod(shape)
         self.at[name] = np.arange(self._count, self._count + size).reshape(shape)
         self._count += size
@@ -202,7 +208,7 @@ def manager_view(facts: FleetFacts, sight: ObservationScope, numbers: Observatio
         view.add([f"{name} {s}" for s in sites], at[name], _APART)
     if sight.usual_shares:
         view.add([f"{USUAL_SHARE} {s}" for s in sites], at[USUAL_SHARE], _USUAL)
-    if (base := base_of(facts, sight)) is not None:
+    if (base := numbers.base) is not None:
         view.add([name for row in base.manager for name in row], at[SITE], base.scale)
     view.add([f"train_backlog_jobs {s}" for s in sites], at["train_backlog_jobs"], _TRAIN_JOBS)
     view.add([f"inf_backlog_jobs {s}" for s in sites], at["inf_backlog_jobs"], _JOBS)
@@ -240,7 +246,7 @@ def site_view(facts: FleetFacts, sight: ObservationScope, i: int, numbers: Obser
         view.add(["mci_kg_per_kwh"], at["mci_kg_per_kwh"][i], _MARGINAL)
     for name in _relatives(sight):
         view.add([name], at[name][i], _APART)
-    if (base := base_of(facts, sight)) is not None:
+    if (base := numbers.base) is not None:
         view.add([name for row in base.site.release for name in row], at[RELEASE][i], base.scale)
         view.add(base.site.gpus, at[GPUS][i], base.scale)
         view.add([base.site.supply_temp], at[SUPPLY][i], base.supply_scale)
@@ -339,11 +345,11 @@ def base_of(facts: FleetFacts, sight: ObservationScope) -> BaseColumns | None:
     return BaseColumns(facts, sight.base_policy, sight.share_edge, sight.classes, sight.sites)
 
 
-def _base(columns: BaseColumns, block: int) -> Values:
+def _base(columns: BaseColumns) -> Values:
     def values(seen: Observation) -> list[float]:
         if seen.base is None:
             raise ModelError(f"what {columns.rule} decides is to be observed, and nothing has computed it")
-        return next(islice(columns.of([seen.base]), block, None)).ravel().tolist()
+        return [x for block in columns.of([seen.base]) for x in block.ravel().tolist()]
     return values
 
 

@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from cosim.agents.fleet.actions import manager_parts, site_parts
+from cosim.agents.fleet.base import BaseColumns
 from cosim.agents.fleet.decision import FleetFacts, Matrix, Observation
 from cosim.agents.fleet.observation import (
     USUAL_SHARE,
     ObservationRow,
     ObservationScope,
     Scaler,
-    base_of,
     context_columns,
     context_per,
     manager_view,
@@ -43,7 +43,7 @@ class TeamArrays:
         views = [manager_view(facts, sight, self._numbers),
                  *(site_view(facts, sight, i, self._numbers) for i in sites)]
         context = context_columns(sight)
-        base, edge = base_of(facts, sight), sight.share_edge
+        base, edge = self._numbers.base, sight.share_edge
         around = ([[f"{USUAL_SHARE} {site}" for site in sight.sites]] * len(sight.classes) if sight.usual_shares else
                   base.manager if base else None)
         site_does = site_parts(facts, sight.classes, offered, sight.full, base.site if base else None, edge)
@@ -63,6 +63,11 @@ class TeamArrays:
         self._context_scaler = Scaler([*scaled_by.type_of(1).context] * len(sites), np.arange(told),
                                       np.concatenate([context_per(facts, i) for i in sites]),
                                       np.arange(len(context), len(context) + told), len(context) + told)
+
+    @property
+    def base(self) -> BaseColumns | None:
+        """Columns of the rule around which the team decides, if there is one."""
+        return self._numbers.base
 
     @property
     def places(self) -> Mapping[str, np.ndarray]:

@@ -8,6 +8,8 @@ A scenario names the class through which agents act on it (`environment`); this 
     observe(time_s) -> (n, O), context(leaders' action) -> (n, C), decide(action)
     outcome() -> (reward, terms, (n,) credit or None)
     start()           the joint action (n, A) from which a fresh policy starts
+    go_on_from(before), remembers   optional: goes on from the object of the day before; whether what it observes
+                      depends on that, so that no `state` has it all
     steers, copies    members whose parameters agents are made for; member -> whose parameters it has, too: what a
                       training cannot vary, and what it varies with another (`cosim.learning.variation`)
 

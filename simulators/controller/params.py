@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import field, replace
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ from cosim.agents.fleet.autoscaling import Autoscale
 from cosim.agents.fleet.base import BaseRule
 from cosim.agents.fleet.decision import EnergyModel, FleetFacts, Policy
 from cosim.agents.fleet.heuristics import PolicyOptions
-from cosim.agents.fleet.learned import LearnedPolicy, base_policy_of, check_checkpoint
+from cosim.agents.fleet.learned import LearnedPolicy, check_checkpoint
 from cosim.agents.fleet.observation import FORECASTS, OF_SITES, ObservedForecast, forecast_entries
 from cosim.agents.fleet.planner_params import PlannerParams
 from cosim.agents.fleet.policies import POLICIES, PolicyMaker, check_own, checkpoint_of, make_policy, policy_class
@@ -142,8 +143,7 @@ def check_policy(p: ControllerParams, sid: str, step_s: float) -> None:
     facts, joint = facts_of(p, sid, step_s), p.mode == "joint"
     try:
         if (path := checkpoint_of(p.policy)) is not None:
-            check_checkpoint(path, facts, joint, p.explore)
-            if base := base_policy_of(path):
+            if base := check_checkpoint(path, facts, joint, p.explore):
                 _check_rule(p, base, facts, step_s)
         else:
             _check_rule(p, p.policy, facts, step_s, POLICIES | _own(p.policy))
@@ -159,10 +159,11 @@ def _check_rule(p: ControllerParams, name: str, facts: FleetFacts, step_s: float
         kind.check_fits(facts, _options(p, facts, step_s))
 
 
-def base_rule_of(p: ControllerParams, facts: FleetFacts, step_s: float, rng: np.random.Generator) -> BaseRule:
-    """The rule around which a team learns, of one environment. ScenarioError for one that is none, or does not fit."""
-    _check_rule(p, p.base_policy, facts, step_s)
-    return BaseRule(make_policy(p.base_policy, facts, _options(p, facts, step_s), rng, p.mode == "joint"))
+def base_rule_of(p: ControllerParams, facts: FleetFacts, step_s: float, rng: np.random.Generator, name: str
+                 ) -> BaseRule:
+    """The rule of this name for a team to decide around. ScenarioError for one that is none, or does not fit."""
+    _check_rule(p, name, facts, step_s)
+    return BaseRule(make_policy(name, facts, _options(p, facts, step_s), rng, p.mode == "joint"))
 
 
 def check_mode(sid: str, p: ControllerParams, members: Mapping[str, Any]) -> None:
@@ -213,7 +214,7 @@ def policy_of(p: ControllerParams, facts: FleetFacts, step_s: float, rng: np.ran
             explorer = Team.load(path)
             explorer.rng["sampling"] = rng
         return LearnedPolicy(path, facts, joint, explorer,
-                             lambda rule: make_policy(rule, facts, _options(p, facts, step_s), rng, joint))
+                             partial(base_rule_of, p, facts, step_s, rng))
     return make_policy(p.policy, facts, _options(p, facts, step_s), rng, joint, POLICIES | _own(p.policy))
 
 

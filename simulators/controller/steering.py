@@ -18,9 +18,9 @@ import numpy as np
 
 from cosim.adapter import Adapter
 from cosim.agents.fleet.actions import decision_of, from_unit, leader_row, site_rows, start_of
-from cosim.agents.fleet.base import EDGE, BaseColumns, BaseRule, check_edge
+from cosim.agents.fleet.base import EDGE, BaseRule, check_edge
 from cosim.agents.fleet.decision import Decision, Matrix, Observation, Operation, Policy
-from cosim.agents.fleet.observation import ObservationScope, base_of
+from cosim.agents.fleet.observation import ObservationScope
 from cosim.agents.fleet.policies import POLICIES
 from cosim.agents.fleet.rewards import OBJECTIVE, TERMS, StepOutcome, hour_cost, loom, reward_of, terms_of, work_worth
 from cosim.agents.fleet.team_arrays import TeamArrays
@@ -136,11 +136,8 @@ class Steering:
         self._seen: Observation
         self._emission_kg_per_h: tuple[float | None, ...] = (None, None)
         self._intensities: tuple[list[float] | None, ...] = (None, None)
-        self._base: BaseRule | None = None
-        self.base_columns: BaseColumns | None = None
         self.view = self._make_view()
-        if self.base_columns:
-            self._base = self.base_rule()
+        self._base = self.base_rule() if self.view.base else None
         self.spec = self.view.spec
         self._width = self.spec.widths[2]
 
@@ -159,7 +156,8 @@ class Steering:
 
     def base_rule(self) -> BaseRule:
         """The rule around which a team learns, of one environment."""
-        return base_rule_of(self.params, self.facts, self.controller.step_s, self.controller.stream("base"))
+        p, controller = self.params, self.controller
+        return base_rule_of(p, self.facts, controller.step_s, controller.stream("base"), p.base_policy)
 
     @property
     def remembers(self) -> bool:
@@ -241,7 +239,7 @@ class Steering:
             raise ScenarioError("controller.usual_shares = clean goes by carbon, which power mode hides: --set "
                                 "controller.usual_shares=gpus")
         edge = p.share_edge if p.share_edge is not None else EDGE if p.base_policy else 0.0
-        _check_base(p, edge)
+        _check_base(p)
         offered = _offered(self._world)
         self.usual_kw = _usual_kw(p, offered)
         sight = ObservationScope(
@@ -252,7 +250,6 @@ class Steering:
             forecasts=p.observed_forecasts, relative=p.observation == "signals",
             usual_shares=p.usual_shares == "clean", base_policy=p.base_policy, share_edge=edge)
         check_edge(self.facts, edge)
-        self.base_columns = base_of(self.facts, sight)
         return TeamArrays(self.facts, sight, offered)
 
     def _split_shares(self, row: list[float]) -> list[list[float]]:
@@ -305,7 +302,7 @@ class Steering:
         return shaping
 
 
-def _check_base(p: Any, edge: float) -> None:
+def _check_base(p: Any) -> None:
     """ScenarioError for a rule around which no team can learn."""
     if not p.base_policy:
         return
@@ -315,8 +312,6 @@ def _check_base(p: Any, edge: float) -> None:
     if p.base_policy not in POLICIES or p.base_policy == "random":
         known = [name for name in POLICIES if name != "random"]
         raise ScenarioError(f"controller.base_policy: {unknown('rule', p.base_policy, known)}")
-    if not edge:
-        raise ScenarioError("controller.share_edge = 0 leaves a rule's shares of 0 without a logarithm; leave it out")
 
 
 def _usual_kw(p: Any, offered: dict[str, tuple[float, float]]) -> float:

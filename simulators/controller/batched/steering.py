@@ -106,8 +106,8 @@ class BatchSteering:
         self._degc_at = len(rules.train) * leads + len(sharers(self.facts, self.facts.kinds)) + 1
         self._jobs_so_far, self._time_s = np.zeros(n_envs, np.int64), np.zeros(n_envs)
         self._placed: tuple[np.ndarray, tuple[np.ndarray, ...]] | None = None
-        self._base = BaseRules([steering.base_rule() for _ in range(n_envs)], steering.base_columns,
-                               steering.sees_carbon) if steering.base_columns else None
+        self._base = BaseRules([steering.base_rule() for _ in range(n_envs)], self.view.base,
+                               steering.sees_carbon) if self.view.base else None
         sites = {name: i for i, name in enumerate(self.facts.sites)}
         self._wires = [InputLink(member, entity, port, c.transform, c.target[2], sites.get(c.target[1]))
                        for c in plan.connections for member, entity, port in [c.source]
