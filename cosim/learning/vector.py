@@ -8,7 +8,7 @@ A scenario names the class through which agents act on it (`environment`); this 
     observe(time_s) -> (n, O), context(leaders' action) -> (n, C), decide(action)
     outcome() -> (reward, terms, (n,) credit or None)
     start()           the joint action (n, A) from which a fresh policy starts
-    go_on_from(before), remembers   optional: goes on from the object of the day before; whether what it observes
+    go_on_from(before), has_memory  optional: goes on from the object of the day before; whether what it observes
                       depends on that, so that no `state` has it all
     steers, copies    members whose parameters agents are made for; member -> whose parameters it has, too: what a
                       training cannot vary, and what it varies with another (`cosim.learning.variation`)
@@ -270,7 +270,7 @@ def part_of(state: Mapping[str, np.ndarray], index: int, least: str) -> Arrays:
 
 def refuse_memory(steering: Any) -> None:
     """ScenarioError where what agents observe follows from a memory of a rule, of which a state has nothing."""
-    if getattr(steering, "remembers", False):
+    if getattr(steering, "has_memory", False):
         raise ScenarioError("what the rule around which this team learns remembers is not saved; begin anew with "
                             "another --out, and with --start from its last checkpoint for what it has learned")
 

@@ -160,7 +160,7 @@ class Steering:
         return base_rule_of(p, self.facts, controller.step_s, controller.stream("base"), p.base_policy)
 
     @property
-    def remembers(self) -> bool:
+    def has_memory(self) -> bool:
         """Whether what is observed depends on a rule's memory, which no state has."""
         return self._base is not None
 

@@ -198,7 +198,7 @@ def test_a_team_that_adds_nothing_does_what_the_rule_does():
             degc = np.array(wanted.operation.supply_temp_degc)
             assert action[0, 1:, trains.shape[1] + classes + 1] == pytest.approx(degc, abs=0.02)
             seen = env.step(action).observation
-        assert steering.remembers
+        assert steering.has_memory
         with pytest.raises(ScenarioError, match="remembers is not saved"):
             env.restore(env.state())
     finally:
