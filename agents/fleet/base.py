@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cosim.agents.fleet.actions import SiteBase
-from cosim.agents.fleet.decision import Decision, FleetFacts, Observation, Policy
+from cosim.agents.fleet.decision import Decision, FleetFacts, Observation, Policy, Vector
 from cosim.agents.fleet.pooling import per_sharer, sharers
-from cosim.agents.learn.spec import before_edge
+from cosim.agents.learn.spec import BELOW, before_edge
 from cosim.errors import ScenarioError
 from cosim.units import DAY_S, ROUNDING
 
@@ -49,7 +49,7 @@ class BaseColumns:
                                 "out")
         self.blocks = (BaseBlock(SITE, (kinds, n)), BaseBlock(RELEASE, (n, trains, leads)),
                        BaseBlock(GPUS, (n, len(shared))), BaseBlock(SUPPLY, (n,)))
-        self.scale: dict[str, Any] = {"low": math.log(edge), "high": 0.0}
+        self.scale: dict[str, Any] = {"low": math.log((1.0 - BELOW) * edge), "high": 0.0}
         self.supply_scale: dict[str, Any] = {"low": -LOGIT, "high": LOGIT}
         self._released = np.array(facts.deferrable or [[True] * leads] * trains).sum(axis=-1)
         self._eligible = np.array(facts.eligible).sum(axis=1)
@@ -65,16 +65,28 @@ class BaseColumns:
         share, release, gpus, degc = (
             np.array(x, float).reshape(count, *block.shape) for x, block in zip(
                 ([d.site_share for d in decisions], [d.operation.deferral_share for d in decisions],
-                 [[[*per_sharer(facts, row), max(0.0, 1.0 - sum(row))] for row in d.operation.gpu_share]
-                  for d in decisions],
+                 [[within_grants(facts, i, row) for i, row in enumerate(d.operation.gpu_share)] for d in decisions],
                  [d.operation.supply_temp_degc for d in decisions]), self.blocks, strict=True))
-        yield np.log(before_edge(share, self._eligible[:, None], edge))
-        yield np.log(before_edge(release, self._released[:, None], edge))
-        yield np.log(before_edge(gpus, gpus.shape[-1], edge))
+        for shares, parts in ((share, self._eligible[:, None]), (release, self._released[:, None]),
+                              (gpus, gpus.shape[-1])):
+            zeros = parts - (shares > 0.0).sum(axis=-1, keepdims=True)
+            yield np.log(before_edge(shares, parts, edge, zeros))
         low, high = facts.supply_temp_low_degc, facts.supply_temp_high_degc
         most = 1.0 / (1.0 + math.exp(-LOGIT))
         place = np.clip((degc - low) / (high - low), 1.0 - most, most)
         yield np.log(place / (1.0 - place))
+
+
+def within_grants(facts: FleetFacts, site: int, gpu_share: Vector) -> list[float]:
+    """Shares of a site's GPUs of the `sharers`, and what is unused, that grant the same whole blocks as `gpu_share`
+    (M,) and stand half a block from where they would not: (30) and (31) round down, and shares of exactly k blocks
+    lose one by the last digit. Less than half where the GPUs left over are too few."""
+    row, capacity = per_sharer(facts, gpu_share), facts.gpus[site]
+    blocks = [1] * len(row) if facts.gpu_shares == "kinds" else facts.gpus_per_block
+    unused = max(0.0, 1.0 - sum(row))
+    room = [block / 2.0 / capacity if share > 0.0 else 0.0 for share, block in zip(row, blocks, strict=True)]
+    part = min(1.0, unused / total) if (total := sum(room)) else 0.0
+    return [*(share + part * more for share, more in zip(row, room, strict=True)), max(0.0, unused - part * total)]
 
 
 def rule_in(columns: Sequence[str]) -> str:

@@ -50,6 +50,10 @@ class Learning:
                                            "falling from std_start by a constant factor per day: what is learned last "
                                            "is what will be executed. None: no ceiling [here]")] = 0.3
     std_min: Annotated[float, Field(gt=0, le=3, description="exploration never falls below this [here]")] = 0.02
+    noise_steps: Annotated[int, Field(
+        ge=1, le=10_000, description="noise and order are drawn anew every so many steps (and with every rollout): "
+        "what a departure from the mean does in a minute is lost in what else happens, what it does in a quarter of an "
+        "hour less so (Raffin et al. 2022, smooth exploration) [here]")] = 1
     permute: Annotated[bool, Field(description="followers decide in a random order in every step of training; "
                                    "without it always in the team's order, as [MAT] does")] = True
     frozen_leaders: Annotated[tuple[float, ...] | None, Field(
@@ -69,6 +73,9 @@ class Learning:
                                         "--envs as many fewer, where none are set [here]")] = 90
     epochs: Annotated[int, Field(ge=1, le=100, description="passes over a rollout; 15 in [MAT], 10 in its continuous "
                                  "tasks, 5 with dexterous hands; 5 halves the cost of an update [MAT]")] = 5
+    critic_first: Annotated[int, Field(
+        ge=0, description="so many updates learn values alone: a policy that begins well, such as a rule's, is not "
+        "moved by a critic that has seen nothing (Silver et al. 2018, residual policy learning) [here]")] = 0
     minibatches: Annotated[int, Field(ge=1, le=1000, description="parts of a pass; 1024-4096 samples each run fastest "
                                       "on a core, but 4 steps on 360 samples each learn more from a day [here]")] = 4
     pieces: Annotated[int, Field(ge=1, le=64, description="a minibatch's gradient is the sum of so many pieces', each "
@@ -122,6 +129,9 @@ class Learning:
         if self.context_for_all and self.simplex == "dirichlet":
             raise ValueError("context_for_all = true needs simplex = gaussian: a Dirichlet share cannot be drawn again "
                              "from the same noise")
+        if self.noise_steps > 1 and self.simplex == "dirichlet":
+            raise ValueError(f"noise_steps = {self.noise_steps} needs simplex = gaussian: a Dirichlet share cannot be "
+                             "drawn again from the same noise")
         if self.history_steps > 1 and self.method != "transformer":
             raise ValueError(f"history_steps = {self.history_steps} needs method = transformer; the attention of "
                              f"{self.method} is over agents")

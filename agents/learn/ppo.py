@@ -243,6 +243,13 @@ def imitation(network: PolicyNetwork, batch: Batch, config: Learning) -> tuple[T
     return missing + config.value_weight * error, figures
 
 
+def criticism(network: PolicyNetwork, batch: Batch, config: Learning) -> tuple[Tensor, dict[str, Tensor]]:
+    """The value's loss alone; figures as of `loss`, of which the policy's are 0."""
+    _, _, value = network.scores(batch.observation, batch.context, batch.raw, batch.order)
+    error, none = value_loss(value, batch, config), torch.zeros((), device=value.device)
+    return error, dict(zip(FIGURES, (none, error.detach(), none, none, none), strict=True))
+
+
 def value_loss(value: Tensor, batch: Batch, config: Learning) -> Tensor:
     """Huber's or squared error of the normalised value; clipped like the ratio, the worse of both counts.
 

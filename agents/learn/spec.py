@@ -73,9 +73,15 @@ class Choice:
 Part = Simplex | Interval | Choice
 
 
-def before_edge(shares: Any, count: Any, edge: Any) -> Any:
-    """Shares over `count` eligible ones from which a `Simplex` of this edge makes these, arrays or numbers."""
-    return shares * (1.0 - count * edge) + edge
+BELOW = 0.4
+"""How far below its edge, as a part of it, a share of 0 is taken to stand: at the edge itself, rounding and the
+smallest noise would make it more than nothing."""
+
+
+def before_edge(shares: Any, count: Any, edge: Any, zeros: Any = 0) -> Any:
+    """Shares over `count` eligible ones, `zeros` of them 0, from which a `Simplex` of this edge makes these: arrays or
+    numbers, which sum to 1 as well."""
+    return shares * (1.0 - (count - BELOW * zeros) * edge) + edge - (shares == 0.0) * BELOW * edge
 
 
 def width(part: Part) -> int:

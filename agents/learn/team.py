@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -22,13 +22,14 @@ from cosim.agents.learn.networks import network as networks
 from cosim.agents.learn.networks.distributions import Noise
 from cosim.agents.learn.networks.make import make_network
 from cosim.agents.learn.peers import Alone, Peers
-from cosim.agents.learn.ppo import ValueScale, explained, imitation, improve, prepare, rng_state
+from cosim.agents.learn.ppo import ValueScale, criticism, explained, imitation, improve, prepare, rng_state
 from cosim.agents.learn.rollout import Rollout, TeamStep
 from cosim.agents.learn.spec import TeamSpec, spec_from_dict, spec_to_dict
 from cosim.errors import ScenarioError, first_line
 from cosim.params import validate
 from cosim.seeds import stream
 
+T = TypeVar("T")
 _STREAMS = ("sampling", "order", "minibatches")
 _ADAM = ("step", "exp_avg", "exp_avg_sq")
 
@@ -56,6 +57,7 @@ class Team:
         self.scale, self.usual = ValueScale(self.config.value_memory), ValueScale(self.config.value_memory)
         self.terminates = False
         self.rng = {purpose: stream(seed, 0, "agents", purpose) for purpose in _STREAMS}
+        self._held: dict[str, tuple[int, Any]] = {}
         self.updates = 0
 
     @property
@@ -90,7 +92,9 @@ class Team:
             return self.worth(self.network.value(self.tensor(observation)))
 
     def rollout(self, n_envs: int, twins: int = 1) -> Rollout:
-        """Empty storage for one update; twins: see `cosim.agents.learn.spec.VectorEnv`."""
+        """Empty storage for one update, which begins with noise of its own; twins: see
+        `cosim.agents.learn.spec.VectorEnv`."""
+        self._held.clear()
         return Rollout(self.spec, self.config.rollout_steps, n_envs, self.network.n_raw, twins,
                        shared=self.config.credit == "team", peers=self.peers)
 
@@ -125,7 +129,8 @@ class Team:
                 for actions, log_std in zip(self.network.actions, before, strict=True):
                     actions.log_std.copy_(log_std)
         else:
-            stats = improve(self.network, self.optimizer, batch, config, self.rng["minibatches"], self.peers)
+            stats = improve(self.network, self.optimizer, batch, config, self.rng["minibatches"], self.peers,
+                            criticism if self.updates < config.critic_first else None)
         if config.std_end is not None and not taught:
             for actions in self.network.actions:
                 actions.limit_std(config.std_start * (config.std_end / config.std_start) ** progress)
@@ -202,7 +207,18 @@ class Team:
         return value.cpu().numpy() * spread.astype(np.float32) + mean.astype(np.float32)
 
     def noise(self, n_envs: int) -> Noise:
-        """Everything random of one step, drawn at once."""
+        """Everything random of one step, drawn at once, or that of the step before as long as it is held."""
+        return self._drawn("noise", lambda: self._new_noise(n_envs))
+
+    def _drawn(self, what: str, draw: Callable[[], T]) -> T:
+        """What was drawn last, or anew after `noise_steps`."""
+        steps, value = self._held.get(what, (0, None))
+        if steps % self.config.noise_steps == 0:
+            value = draw()
+        self._held[what] = (steps + 1, value)
+        return cast(T, value)
+
+    def _new_noise(self, n_envs: int) -> Noise:
         rng, shape, rows = self.rng["sampling"], (self.peers.all_envs(n_envs), len(self.spec.agents)), self.peers.rows
         normal = rng.standard_normal((*shape, max(a.n_normal for a in self.network.actions)), np.float32)
         gumbel = rng.gumbel(size=(*shape, max(a.n_gumbel for a in self.network.actions)))
@@ -219,9 +235,13 @@ class Team:
             return np.asarray(order, np.int64)
         if deterministic or not self.config.permute or n - leaders < 2:
             return fixed
-        drawn = np.tile(np.arange(n), (self.peers.all_envs(n_envs), 1))
-        drawn[:, leaders:] = self.rng["order"].permuted(drawn[:, leaders:], axis=1)
-        return drawn[self.peers.rows]
+
+        def draw() -> np.ndarray:
+            drawn = np.tile(np.arange(n), (self.peers.all_envs(n_envs), 1))
+            drawn[:, leaders:] = self.rng["order"].permuted(drawn[:, leaders:], axis=1)
+            return drawn[self.peers.rows]
+
+        return self._drawn("order", draw)
 
     def _usual_reward(self, rollout: Rollout) -> np.ndarray | float:
         """(n,) running mean of what agents are credited with; 0 where episodes terminate or it is not requested."""

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cosim.agents.fleet.allocation import gpu_blocks
 from cosim.agents.fleet.base import BaseColumns, BaseRule, _decide, rule_in
 from cosim.agents.fleet.decision import Decision, FleetFacts, Observation, Operation
 from cosim.agents.fleet.learned import LearnedPolicy
@@ -17,6 +18,7 @@ from cosim.agents.learn.config import Learning
 from cosim.agents.learn.networks.distributions import Actions
 from cosim.agents.learn.numpy_actor import _Map
 from cosim.agents.learn.spec import (
+    BELOW,
     AgentType,
     Column,
     Interval,
@@ -50,7 +52,7 @@ MINUTE = Observation(
 
 
 def edged(edge, eligible=None, size=4):
-    seen = tuple(Column(f"u{k}", np.log(edge), 0.0) for k in range(size)) + (Column("t", -6.0, 6.0),)
+    seen = tuple(Column(f"u{k}", np.log((1.0 - BELOW) * edge), 0.0) for k in range(size)) + (Column("t", -6.0, 6.0),)
     return AgentType("one", seen, (Simplex("to", size, eligible, None, tuple(f"u{k}" for k in range(size)), edge),
                                    Interval("degc", 18.0, 23.0, None, "t")))
 
@@ -75,8 +77,9 @@ def test_a_team_that_says_nothing_acts_as_its_columns_say(raw, edge, ineligible,
     if not share.any():
         share[0] = 1.0
     share /= share.sum()
-    logs = np.log(before_edge(share, sum(eligible), edge))
-    scaled = 2.0 * (logs - np.log(edge)) / -np.log(edge) - 1.0
+    logs = np.log(before_edge(share, sum(eligible), edge, sum(eligible) - (share > 0.0).sum()))
+    low = np.log((1.0 - BELOW) * edge)
+    scaled = 2.0 * (logs - low) / -low - 1.0
     seen = np.array([[*scaled, np.log(place / (1.0 - place)) / 6.0]], np.float32)
     for action in maps(edged(edge, eligible), seen):
         assert action[:4] == pytest.approx(share, abs=2e-5)
@@ -117,9 +120,12 @@ def test_columns_are_logarithms_of_what_the_rule_decides():
     decision = Decision([[1.0, 0.0], [0.25, 0.75]], Operation(
         [[[1.0, 0.0]], [[0.5, 0.5]]], [[0.0, 0.6], [0.4, 0.6]], [18.0, 20.5]))
     share, release, gpus, degc = columns.of([decision])
-    assert np.exp(share[0]) == pytest.approx(np.array([[0.98, 0.02], [0.26, 0.74]]))
-    assert np.exp(release[0, :, 0]) == pytest.approx(np.array([[0.98, 0.02], [0.5, 0.5]]))
-    assert np.exp(gpus[0]) == pytest.approx(np.array([[0.02, 0.584, 0.396], [0.396, 0.584, 0.02]]))
+    assert np.exp(share[0]) == pytest.approx(np.array([[0.988, 0.012], [0.26, 0.74]]))
+    assert np.exp(release[0, :, 0]) == pytest.approx(np.array([[0.988, 0.012], [0.5, 0.5]]))
+    half = 0.5 / 400  # of an inference class's block of 1 GPU, taken from the 160 unused; a full site has none
+    assert np.exp(gpus[0]) == pytest.approx(np.array([
+        [0.012, 0.948 * (0.6 + half) + 0.02, 0.948 * (0.4 - half) + 0.02],
+        [0.948 * 0.4 + 0.02, 0.948 * 0.6 + 0.02, 0.012]]))
     assert degc[0] == pytest.approx([-6.0, 0.0])
     assert rule_in([name for row in columns.manager for name in row]) == "myopic_oracle"
     assert rule_in(["usual_share a"]) == ""
@@ -193,8 +199,10 @@ def test_a_team_that_adds_nothing_does_what_the_rule_does():
             assert shares == pytest.approx(np.array(wanted.site_share), abs=1e-4)
             trains = np.array(wanted.operation.deferral_share).reshape(n, -1)
             assert action[0, 1:, :trains.shape[1]] == pytest.approx(trains, abs=1e-4)
-            gpus = np.array(wanted.operation.gpu_share)
-            assert action[0, 1:, trains.shape[1]:trains.shape[1] + classes] == pytest.approx(gpus, abs=1e-4)
+            did = action[0, 1:, trains.shape[1]:trains.shape[1] + classes].astype(float)
+            for row, gpus, capacity in zip(did, wanted.operation.gpu_share, steering.facts.gpus, strict=True):
+                sizes = steering.facts.gpus_per_block
+                assert gpu_blocks(row, capacity, sizes) == gpu_blocks(gpus, capacity, sizes), "no block is lost"
             degc = np.array(wanted.operation.supply_temp_degc)
             assert action[0, 1:, trains.shape[1] + classes + 1] == pytest.approx(degc, abs=0.02)
             seen = env.step(action).observation

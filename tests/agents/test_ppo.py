@@ -21,6 +21,7 @@ from cosim.agents.learn.rollout import Rollout, gae
 from cosim.agents.learn.spec import Outcome
 from cosim.agents.learn.team import Team
 from cosim.errors import ScenarioError
+from cosim.params import validate
 
 
 def returns_by_definition(reward, value, next_value, terminated, truncated, discount, gae_lambda):
@@ -192,6 +193,40 @@ def test_before_the_first_gradient_step_every_ratio_is_one(method):
         log_prob, _, _ = team.network.scores(batch.observation, batch.context, batch.raw, batch.order)
         assert np.abs((log_prob - batch.log_prob).exp().detach().numpy() - 1).max() < 1e-5
         team.learn(rollout)
+
+
+def test_noise_is_held_and_a_rollout_begins_with_its_own():
+    """Of five steps a rollout: the first three, and the other two, have the same noise and the same order."""
+    env = Follow()
+    team, seen = Team(env.spec, Learning(rollout_steps=5, noise_steps=3)), env.reset()
+    noise, orders = [], []
+    for _ in range(2):
+        team.rollout(env.n_envs)
+        for _ in range(5):
+            orders.append(team.begin(seen, deterministic=False).order)
+            noise.append(team._held["noise"][1].normal)
+    held = [True, True, False, True, False, True, True, False, True]
+    for drawn in (noise, orders):
+        assert [bool((a == b).all()) for a, b in zip(drawn, drawn[1:], strict=False)] == held
+    with pytest.raises(ScenarioError, match="noise_steps = 3 needs simplex = gaussian"):
+        validate(Learning, {"simplex": "dirichlet", "noise_steps": 3}, "learn")
+
+
+@pytest.mark.parametrize("method", ["mat", "mappo"])
+def test_values_alone_are_learned_at_first(method):
+    """Of one update and the next: what only decides stays in the first, while the value's weights move in both."""
+    env = Follow()
+    team = Team(env.spec, Learning(method=method, rollout_steps=4, width=16, critic_first=1))
+    seen, moved = env.reset(), []
+    for _ in range(2):
+        before = {name: x.detach().clone() for name, x in team.network.named_parameters()}
+        rollout, seen = collected(team, env, seen)
+        team.learn(rollout)
+        moved.append({name for name, x in team.network.named_parameters() if not torch.equal(x, before[name])})
+    deciding = {name for name in moved[1] if name.startswith(("outs.", "actors.", "actions.", "blocks."))}
+    assert deciding
+    assert not moved[0] & deciding
+    assert any(name.startswith("value_output.") for name in moved[0])
 
 
 @pytest.mark.long(after=2)

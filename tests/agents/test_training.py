@@ -67,12 +67,12 @@ def test_equal_teams_are_equal_files(tmp_path):
 
 
 @pytest.mark.long(after=1)
-@pytest.mark.parametrize("method", ["mat", "mappo"])
+@pytest.mark.parametrize(("method", "noise_steps"), [("mat", 1), ("mat", 3), ("mappo", 1)])
 @pytest.mark.rows("M11")
-def test_resume_after_a_kill_is_exact(method, tmp_path):
+def test_resume_after_a_kill_is_exact(method, noise_steps, tmp_path):
     """6 updates at once, and 4 + a line that a kill cut off and updates after the checkpoint + 2: the same bits."""
-    trained(tmp_path / "a", 6, Follow(), method=method)
-    trained(tmp_path / "b", 4, Follow(), method=method)
+    trained(tmp_path / "a", 6, Follow(), method=method, noise_steps=noise_steps)
+    trained(tmp_path / "b", 4, Follow(), method=method, noise_steps=noise_steps)
     with (tmp_path / "b" / LOG).open("a") as log:
         log.write(json.dumps({"update": 5, "reward": 9.0}) + "\n" + '{"update": 6, "rew')
     trained(tmp_path / "b", 6, Follow(seed=99), method=method)

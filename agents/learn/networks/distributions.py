@@ -30,8 +30,6 @@ from cosim.agents.learn.spec import AgentType, Choice, before_edge, width
 _LOG_2PI = float(np.log(2.0 * np.pi))
 _SHARE_MIN = 1e-5
 _TAUGHT_MIN = 0.01
-_TAUGHT_BELOW = 0.4
-"""How far below its edge, as a part of it, a share of 0 is taught."""
 """Least share of an action that is learned from: the logarithm of none at all is nothing to aim at."""
 
 
@@ -192,7 +190,8 @@ class Actions(nn.Module):
         position = (listed[..., :columns] - self.low) / self.span
         position = position.clamp(max=1.0).maximum(_TAUGHT_MIN * (self.edge == 0))
         if self.edged:
-            position = before_edge(position, self.count, self.edge) - (position == 0) * _TAUGHT_BELOW * self.edge
+            zeros = ((position == 0) * self.free) @ self.members
+            position = before_edge(position, self.count, self.edge, zeros)
         inside, alone = position.clamp(max=1.0 - _TAUGHT_MIN), self.extra * self.free > 0.0  # intervals
         drawn = [torch.where(alone, torch.logit(inside), position.log()) @ self.basis.T]
         for place in self.dirichlets:
