@@ -20,7 +20,7 @@ from cosim.adapter import Adapter
 from cosim.agents.fleet.actions import decision_of, from_unit, leader_row, site_rows, start_of
 from cosim.agents.fleet.base import EDGE, BaseRule, check_edge
 from cosim.agents.fleet.decision import Decision, Matrix, Observation, Operation, Policy
-from cosim.agents.fleet.observation import ObservationScope
+from cosim.agents.fleet.observation_row import ObservationScope
 from cosim.agents.fleet.policies import POLICIES
 from cosim.agents.fleet.rewards import OBJECTIVE, TERMS, StepOutcome, hour_cost, loom, reward_of, terms_of, work_worth
 from cosim.agents.fleet.team_arrays import TeamArrays

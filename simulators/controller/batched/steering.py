@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cosim.agents.fleet.heuristics import PolicyOptions, queue_drain_to
-from cosim.agents.fleet.observation import (
+from cosim.agents.fleet.observation_row import (
     FORECASTS,
     OF_SITES,
     RELATIVE,
