@@ -69,8 +69,9 @@ class Credits:
         if self.sites is None:
             return objective, shaped, None
         beyond = 0.0
-        for added_to, *priced in self.sent:
-            beyond = beyond + added_to * work_worth(*priced, self.hours, self.weights, self.sees_carbon)
+        for sent in self.sent:
+            beyond = beyond + sent.added_to * work_worth(sent.kwh_per_to, sent.price_usd_per_kwh, sent.kg_per_kwh,
+                                                         self.hours, self.weights, self.sees_carbon)
         return objective, shaped, [shaped + beyond, *(
             site.shaped(reward_of(site.terms, self.weights, self.sees_carbon)) for site in self.sites)]
 
@@ -80,9 +81,10 @@ class Credits:
         if self.sites is None:
             return [team] * (2 + self.n_sites)
         manager = list(team)
-        for added_to, *priced in self.sent:
-            worths = work_worth_by_term(*priced, self.hours, self.weights, self.sees_carbon)
-            manager[:3] = [one + added_to * worth for one, worth in zip(manager, worths, strict=False)]
+        for sent in self.sent:
+            worths = work_worth_by_term(sent.kwh_per_to, sent.price_usd_per_kwh, sent.kg_per_kwh, self.hours,
+                                        self.weights, self.sees_carbon)
+            manager[:3] = [one + sent.added_to * worth for one, worth in zip(manager[:3], worths, strict=True)]
         return [team, manager, *map(self._summands, self.sites)]
 
     def _summands(self, parts: RewardParts) -> list[Numbers]:

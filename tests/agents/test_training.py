@@ -311,10 +311,11 @@ SMALL = ["two_bus", "--envs", "4", "--engine", "simpy", "--set", "learn.rollout_
 @pytest.mark.long
 def test_two_processes_learn_what_one_does(tmp_path):
     """The same steps, rewards and updates but for the order of sums; and a run that two of them go on with has the same
-    bits as one that was not interrupted."""
+    bits as one that was not interrupted. With a critic of every term, whose rollouts have one axis more."""
     for out, workers, updates in (("one", 1, 2), ("two", 2, 2), ("part", 2, 1)):
         assert main([*SMALL, "--workers", str(workers), "--updates", str(updates), "--set", "learn.kl_limit=",
-                     "--set", "learn.std_end=", "--out", str(tmp_path / out), "--save-every", "2"]) == 0
+                     "--set", "learn.std_end=", "--set", "learn.critic=terms", "--out", str(tmp_path / out),
+                     "--save-every", "2"]) == 0
     assert main(["--resume", str(tmp_path / "part"), "--updates", "2", "--workers", "2"]) == 0
     one, two, part = (log_of(tmp_path / out) for out in ("one", "two", "part"))
     for a, b in zip(one, two, strict=True):
