@@ -1,6 +1,6 @@
 """Which agent is credited with what of a step's reward, as one number or term by term.
 
-The manager is credited with the reward (or with what `manager_credit` says), a site's agent with what came about at its
+The manager is credited with the reward (or as `manager_credit` has it), a site's agent with what came about at its
 site. Split by term, what shaping adds stands with what it shapes: the usual power's cost with the cost, looming drops
 with the drops of training jobs.
 

@@ -291,7 +291,7 @@ def refuse_memory(steering: Any) -> None:
 
 
 def refuse_unsplit(scenario: Scenario) -> None:
-    """ScenarioError where agents act through a class that does not say what of a reward is due to which term."""
+    """ScenarioError where agents act through a class that does not split a reward by term."""
     if not hasattr(steering_of(scenario), "credit_terms"):
         raise ScenarioError(f"{scenario.name}: {scenario.environment} does not split its reward by term, which learn."
                             "critic = terms needs; leave learn.critic out")
