@@ -19,6 +19,7 @@ from cosim.agents.learn.checkpoint import LAST
 from cosim.agents.learn.config import Learning
 from cosim.agents.learn.history import of_steps, without_history
 from cosim.agents.learn.peers import Together
+from cosim.agents.learn.spec import credit_terms
 from cosim.agents.learn.team import Team
 from cosim.agents.learn.training import Training, TrainingPlan
 from cosim.collector import settle
@@ -153,7 +154,7 @@ def _learn(start: Mapping[str, Any], channel: FirstProcess) -> None:
             training = Training(Team.load(plan.out / LAST, peers=peers), env, plan)
             training.resume()
         else:
-            team = Team(env.spec, Learning(**start["learning"]), start["seed"], peers=peers)
+            team = Team(env.spec, Learning(**start["learning"]), start["seed"], peers=peers, terms=credit_terms(env))
             training = Training(begun(team, start["start"]), env, plan)
             training.begin()
         settle()

@@ -24,7 +24,7 @@ from cosim.agents.learn.config import Learning
 from cosim.agents.learn.history import of_steps
 from cosim.agents.learn.parallel_env import ParallelEnvs
 from cosim.agents.learn.peers import Alone, Peers, shares_of
-from cosim.agents.learn.spec import VectorEnv
+from cosim.agents.learn.spec import VectorEnv, credit_terms
 from cosim.agents.request import scenario_of
 from cosim.agents.train_request import default_out, parser, request_of
 from cosim.console import plain_console, run_command, say
@@ -63,7 +63,8 @@ def _train(args: argparse.Namespace) -> int:
             if len(numbers) > 1:
                 prepared = learning_scenario(scenario_of(request, args.trust))
                 worlds = {"engine": request["engine"], "seed": request["seed"], "stagger_over": request["envs"],
-                          "twins": learning.twins, "vary": request["vary"], "teacher": request["teacher"]}
+                          "twins": learning.twins, "vary": request["vary"], "teacher": request["teacher"],
+                          "split": learning.critic == "terms"}
                 env: Any = of_steps(some_of(prepared, numbers[0], **worlds), learning.history_steps, numbers[0],
                                     goes_on=True)
                 opened.callback(env.close)
@@ -80,8 +81,8 @@ def _train(args: argparse.Namespace) -> int:
             training = Training(team, env, plan)
             training.resume()
         else:
-            training = Training(begun(Team(env.spec, learning, request["seed"], args.device, peers), request["start"]),
-                                env, plan)
+            team = Team(env.spec, learning, request["seed"], args.device, peers, credit_terms(env))
+            training = Training(begun(team, request["start"]), env, plan)
             with working(beginning(request, learning.twins), 1.0) as progress:
                 if not request["env"]:
                     env.on_way = progress.at
@@ -142,13 +143,14 @@ def _make_env(request: Mapping[str, Any], workers: int, trusted: Collection[str 
         if not callable(made):
             raise ScenarioError(f"environment '{request['env']}' is not a function that makes a ParallelEnv")
         return ParallelEnvs(made, request["envs"], request["seed"])
+    learning = validate(Learning, request["learn"], "learn")
     if request["teacher"]:
         return some_of(learning_scenario(scenario_of(request, trusted)), range(request["envs"]), "simpy",
                        request["seed"], stagger_over=request["envs"], teacher=request["teacher"], vary=request["vary"],
-                       twins=validate(Learning, request["learn"], "learn").twins)
+                       twins=learning.twins, split=learning.critic == "terms")
     return vector_env(scenario_of(request, trusted), n_envs=request["envs"], workers=workers, seed=request["seed"],
-                      stagger=True, twins=validate(Learning, request["learn"], "learn").twins,
-                      engine=request.get("engine", "simpy"), vary=request["vary"])
+                      stagger=True, twins=learning.twins, engine=request.get("engine", "simpy"), vary=request["vary"],
+                      split=learning.critic == "terms")
 
 
 @contextmanager

@@ -150,6 +150,9 @@ def _refuse_with_env(args: argparse.Namespace, settings: Mapping[str, str]) -> N
         raise ScenarioError(f"--preset {args.preset} sets a scenario's fields and does not go with --env; leave it out")
     if args.mode or any(not k.startswith(_LEARN) for k in settings):
         raise ScenarioError("--mode and --set of a scenario's fields do not go with --env; learn.* does")
+    if settings.get("learn.critic") == "terms":
+        raise ScenarioError("learn.critic = terms does not go with --env, whose reward has no known terms; leave it "
+                            "out")
     if args.use or args.names:
         raise ScenarioError("--use and --map are for members of a scenario and do not go with --env; leave them out")
     if args.teacher:

@@ -52,6 +52,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--device", default="cpu", help="cpu or cuda: section learn also there (default: cpu)")
     p.add_argument("--workers", type=int, default=0, metavar="N", help="section learn also with so many processes that "
                    "learn together (with cuda: that play), on the wall clock (default: none)")
+    p.add_argument("--torch-compile", action="store_true", help="section learn also with learn.torch_compile=true, "
+                   "which needs a C++ compiler")
     p.add_argument("--out", type=file_type(".json"), metavar="FILE", help="put the figures into this JSON file; its "
                    "other sections stay")
     p.add_argument("--read", type=Path, nargs="?", const=record.BASELINE, metavar="FILE",
@@ -129,7 +131,7 @@ def _size(args: argparse.Namespace) -> Size:
     if repeats < 1 or args.workers < 0:
         raise ScenarioError(f"--repeat {repeats} must be >= 1 and --workers {args.workers} >= 0")
     return Size(name, args.scenario, args.until or UNTIL[name], repeats, args.device, args.workers,
-                args.peers or sys.executable)
+                args.peers or sys.executable, args.torch_compile)
 
 
 def _sections(args: argparse.Namespace) -> list[str]:

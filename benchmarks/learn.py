@@ -12,6 +12,7 @@ import importlib.util
 import tempfile
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,8 @@ def updates(env: Any, row: Row, count: int) -> list[dict[str, float]]:
         "cosim.agents.learn.team:Team", "cosim.agents.learn.training:Training",
         "cosim.agents.learn.training:TrainingPlan", "cosim.agents.learn.config:Learning"))
     with tempfile.TemporaryDirectory() as out:
-        config = learning(twins=env.twins, rollout_steps=max(row.samples // row.n_envs, 1))
+        config = learning(twins=env.twins, rollout_steps=max(row.samples // row.n_envs, 1),
+                          torch_compile=row.torch_compile)
         training = training_of(team_of(env.spec, config, device=row.device), env, plan_of(Path(out), 10**9))
         training.begin()
         with nullcontext() if row.wall else cpu_clock():
@@ -78,7 +80,7 @@ def updates_together(scenario: str, row: Row, count: int) -> list[dict[str, floa
         "cosim.agents.together:OtherProcesses", "cosim.agents.learn.peers:shares_of"))
     prepared, worlds = learning_scenario(find(scenario)), {"engine": row.kind, "seed": 0, "twins": TWINS}
     numbers = shares_of(row.n_envs, TWINS, row.workers)
-    config = learning(twins=TWINS, rollout_steps=max(row.samples // row.n_envs, 1))
+    config = learning(twins=TWINS, rollout_steps=max(row.samples // row.n_envs, 1), torch_compile=row.torch_compile)
     taken: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as out, closing(some_of(prepared, numbers[0], **worlds)) as env:
         plan = plan_of(Path(out), 10**9, count + 1, save_every=10**9)
@@ -102,8 +104,10 @@ def measure(size: Size, say: Say) -> Found:
             for kind in kinds:
                 if kind == "simpy" and samples > MOST_SLOW:
                     continue
-                for workers in ((0,) if kind == "nothing" else tuple(dict.fromkeys((0, size.workers)))):
-                    row = Row(kind, device, n_envs, workers, samples)
+                for workers, compiled in product(
+                        (0,) if kind == "nothing" else tuple(dict.fromkeys((0, size.workers))),
+                        (False, True) if size.torch_compile else (False,)):
+                    row = Row(kind, device, n_envs, workers, samples, compiled)
                     say(row.name)
                     rows.append(_measured(row, size, unit_s, found))
     found.tables.append(Table(
@@ -127,6 +131,7 @@ class Row:
     n_envs: int
     workers: int
     samples: int
+    torch_compile: bool = False
 
     @property
     def wall(self) -> bool:
@@ -137,8 +142,12 @@ class Row:
     def name(self) -> str:
         """In words."""
         workers = f", {self.workers} workers" if self.workers else ""
-        return (f"{self.kind}, {self.device}, B = {self.n_envs}{workers}, {self.samples} steps an "
-                "update")
+        return f"{self.kind}, {self.network}, B = {self.n_envs}{workers}, {self.samples} steps an update"
+
+    @property
+    def network(self) -> str:
+        """What the network is on."""
+        return self.device + ", torch_compile" * self.torch_compile
 
 
 def _measured(row: Row, size: Size, unit_s: float, found: Found) -> tuple[str, ...]:
@@ -160,7 +169,7 @@ def _measured(row: Row, size: Size, unit_s: float, found: Found) -> tuple[str, .
     found.figures |= {f"{row.name}: {part}, us of {clock} a step": value for part, value in us.items()}
     if not row.wall:
         found.ratios[f"{row.name}: a thousand steps, in millions of additions"] = 1e3 / best["steps_per_s"] / unit_s
-    return (row.kind, row.device, str(row.n_envs), str(row.workers), str(row.samples),
+    return (row.kind, row.network, str(row.n_envs), str(row.workers), str(row.samples),
             number(best["steps_per_s"]), *(number(us[part]) for part in PARTS), clock, f"{spread:.2f}")
 
 

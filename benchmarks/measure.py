@@ -34,6 +34,7 @@ class Size:
     device: str = "cpu"
     workers: int = 0
     peers_python: str = sys.executable
+    torch_compile: bool = False
 
     @property
     def full(self) -> bool:

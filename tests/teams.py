@@ -1,5 +1,7 @@
 """Small environments and teams for the learners' tests."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from cosim.agents.learn.spec import AgentType, Choice, Column, Interval, Outcome, Simplex, TeamSpec
@@ -78,9 +80,25 @@ class Follow:
         return seen
 
 
+class Split(Follow):
+    """`Follow`, whose reward is that of the first term up to 1 and of the second beyond; of one term, all of it. The
+    first follower has a quarter of each."""
+
+    def __init__(self, credit_terms, n_envs=3, seed=0):
+        self.credit_terms = credit_terms
+        super().__init__(n_envs, seed)
+
+    def step(self, action):
+        outcome = super().step(action)
+        near = np.maximum(outcome.reward, -1.0) if len(self.credit_terms) > 1 else outcome.reward
+        team = np.stack([near, outcome.reward - near], axis=1)[:, :len(self.credit_terms)]
+        by_term = team[:, None] * np.array([1.0, 1.0, 0.25, 0.75], np.float32)[:, None]
+        return replace(outcome, by_term=by_term, credit=by_term[:, 1:].sum(axis=2))
+
+
 def collected(team, env, observation):
     """(a rollout of a team on an environment from an observation on, the last observation)."""
-    rollout = team.rollout(env.n_envs)
+    rollout = team.rollout(env.n_envs, env.twins)
     for _ in range(rollout.steps):
         step, told = team.act(observation, env.context)
         outcome = env.step(step.action)

@@ -133,6 +133,12 @@ def test_processes_that_learn_together_are_measured():
     assert update["steps"] == 32
 
 
+def test_rows_of_a_compiled_network_say_so():
+    rows = [learn.Row("compiled", "cpu", 64, 2, 1440, compiled) for compiled in (False, True)]
+    assert [row.name for row in rows] == ["compiled, cpu, B = 64, 2 workers, 1440 steps an update",
+                                          "compiled, cpu, torch_compile, B = 64, 2 workers, 1440 steps an update"]
+
+
 @pytest.mark.long(after=1)
 @pytest.mark.parametrize(("asked", "says"), [
     (["dya"], "unknown section 'dya'; did you mean 'day'?"), (["--quick", "--full"], "exclude each other"),

@@ -13,7 +13,7 @@ import numpy as np
 from cosim.agents.fleet.actions import BY_KIND, decision_of
 from cosim.agents.fleet.base import BaseRule, rule_in
 from cosim.agents.fleet.decision import FleetFacts, Matrix, Observation, Operation
-from cosim.agents.fleet.observation import FORECASTS, RELATIVE, USUAL_SHARE, ObservationScope, forecast_entries
+from cosim.agents.fleet.observation_row import FORECASTS, RELATIVE, USUAL_SHARE, ObservationScope, forecast_entries
 from cosim.agents.fleet.team_arrays import MANAGER, TeamArrays
 from cosim.agents.learn import checkpoint
 from cosim.agents.learn.config import Learning

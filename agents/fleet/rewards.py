@@ -36,6 +36,9 @@ OBJECTIVE = "objective"
 
 _WAIT = TERMS.index("inf_wait_min")
 
+WEIGHED = (*TERMS[:5], TERMS[_WAIT])
+"""The terms that have a weight each, c1 to c6: what the reward is the sum of."""
+
 _URGENT_DROPS = 0.1
 """Expected drops per urgent job: nearly all make it, and what looms should not move more than what happens."""
 
@@ -138,11 +141,26 @@ def reward_of(terms: Sequence[float], weights: RewardWeights, sees_carbon: bool 
 
     R1 counts per minute of the step; steps of the study are one minute long.
     """
+    throughput, cost, carbon, train, inf, wait = weighed(terms, weights, sees_carbon)
+    return throughput + cost + carbon + train + inf + wait
+
+
+def weighed(terms: Sequence[Numbers], weights: RewardWeights, sees_carbon: bool = True) -> tuple[Numbers, ...]:
+    """The summands of `reward_of`, in the order of WEIGHED and in units of the reward; all but the first are <= 0 where
+    prices and intensities are >= 0."""
     throughput, cost, carbon, train, inf = terms[:5]
-    return (weights.c1_per_reference * throughput - weights.c2_per_usd * cost
-            - (weights.c3_per_t * carbon if sees_carbon else 0.0)
-            - weights.c4_per_train_job * train - weights.c5_per_inf_job * inf
-            - (weights.c6_per_inf_wait_min * terms[_WAIT] if weights.c6_per_inf_wait_min else 0.0))
+    return (weights.c1_per_reference * throughput, -weights.c2_per_usd * cost,
+            -weights.c3_per_t * carbon if sees_carbon else 0.0,
+            -weights.c4_per_train_job * train, -weights.c5_per_inf_job * inf,
+            -weights.c6_per_inf_wait_min * terms[_WAIT] if weights.c6_per_inf_wait_min else 0.0)
+
+
+def terms_with_weight(weights: RewardWeights, kinds: Sequence[str], sees_carbon: bool = True) -> tuple[str, ...]:
+    """Those of WEIGHED that are not 0 whatever happens. kinds: (M,) 'train' or 'inf'."""
+    train, inf = "train" in kinds, "inf" in kinds
+    counts = (weights.c1_per_reference, weights.c2_per_usd, weights.c3_per_t and sees_carbon,
+              weights.c4_per_train_job and train, weights.c5_per_inf_job and inf, weights.c6_per_inf_wait_min and inf)
+    return tuple(name for name, weight in zip(WEIGHED, counts, strict=True) if weight)
 
 
 def hour_cost(price_usd_per_kwh: Numbers, usual_kw: float, hours: float, weights: RewardWeights) -> Numbers:
@@ -157,8 +175,22 @@ def work_worth(kwh_per_to: float, price_usd_per_kwh: Numbers, kg_per_kwh: Number
     The manager with `manager_credit` = sent gets it for what its shares add to a site, and gives it back for all that
     is done there. What remains is work sent, priced when it is sent; when sites do it cancels.
     """
-    energy = weights.c2_per_usd * price_usd_per_kwh + (weights.c3_per_t * kg_per_kwh / KG_PER_T if sees_carbon else 0.0)
-    return weights.c1_per_reference / (hours * MIN_PER_H * weights.reference_to_per_min) - kwh_per_to * energy
+    work, cost, carbon = _worths(price_usd_per_kwh, kg_per_kwh, hours, weights, sees_carbon)
+    return work - kwh_per_to * (cost + carbon)
+
+
+def work_worth_by_term(kwh_per_to: float, price_usd_per_kwh: Numbers, kg_per_kwh: Numbers, hours: float,
+                       weights: RewardWeights, sees_carbon: bool) -> tuple[Numbers, ...]:
+    """The same as its three parts: those of R1, of the cost and of the carbon."""
+    work, cost, carbon = _worths(price_usd_per_kwh, kg_per_kwh, hours, weights, sees_carbon)
+    return work, -kwh_per_to * cost, -kwh_per_to * carbon
+
+
+def _worths(price_usd_per_kwh: Numbers, kg_per_kwh: Numbers, hours: float, weights: RewardWeights, sees_carbon: bool
+            ) -> tuple[Numbers, ...]:
+    """What a TO brings, and what a kWh costs, in money and in carbon."""
+    return (weights.c1_per_reference / (hours * MIN_PER_H * weights.reference_to_per_min),
+            weights.c2_per_usd * price_usd_per_kwh, weights.c3_per_t * kg_per_kwh / KG_PER_T if sees_carbon else 0.0)
 
 
 def loom(late_jobs: float, urgent_jobs: float, weights: RewardWeights) -> float:

@@ -14,16 +14,8 @@ import numpy as np
 from cosim.agents.fleet.actions import manager_parts, site_parts
 from cosim.agents.fleet.base import BaseColumns
 from cosim.agents.fleet.decision import FleetFacts, Matrix, Observation
-from cosim.agents.fleet.observation import (
-    USUAL_SHARE,
-    ObservationRow,
-    ObservationScope,
-    Scaler,
-    context_columns,
-    context_per,
-    manager_view,
-    site_view,
-)
+from cosim.agents.fleet.observation import Scaler, context_columns, context_per, manager_view, site_view
+from cosim.agents.fleet.observation_row import USUAL_SHARE, ObservationRow, ObservationScope
 from cosim.agents.learn.spec import AgentType, Column, TeamSpec
 
 MANAGER, SITE = "manager", "site"

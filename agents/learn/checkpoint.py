@@ -39,6 +39,8 @@ class LearnerFacts:
     value_scale: Annotated[_Scale, Field(description="weight, means and mean squares of returns")]
     usual_reward: Annotated[_Scale, Field(description="the same of rewards")]
     rng: Annotated[dict[str, dict[str, Any]], Field(description="states of the random numbers, by purpose")]
+    credit_terms: Annotated[tuple[str, ...], Field(description="terms of the reward of which the critic has an output "
+                                                   "each; none: one output of their sum")] = ()
 
 
 def learner_facts(path: str | Path, facts: Mapping[str, Any], agents: int, purposes: Collection[str]) -> LearnerFacts:
@@ -49,10 +51,12 @@ def learner_facts(path: str | Path, facts: Mapping[str, Any], agents: int, purpo
         found = validate(LearnerFacts, {k: v for k, v in facts.items() if k in names}, "facts", bounded=False)
     except ScenarioError as err:
         raise ScenarioError(f"checkpoint '{path}': {err}") from None
+    terms = len(found.credit_terms) or 1
     for name in ("value_scale", "usual_reward"):
         for row in getattr(found, name)[1:]:
-            if len(row) not in (1, agents):
-                raise ScenarioError(f"checkpoint '{path}': {name} has {len(row)} numbers, its team {agents} agents")
+            if len(row) not in (terms, agents * terms):
+                raise ScenarioError(f"checkpoint '{path}': {name} has {len(row)} numbers, its team {agents} agents"
+                                    + (f" and {terms} terms" if found.credit_terms else ""))
     if set(found.rng) != set(purposes):
         raise ScenarioError(f"checkpoint '{path}': rng has {cut(', '.join(sorted(found.rng))) or 'nothing'}, its team "
                             f"draws {', '.join(sorted(purposes))}")

@@ -63,6 +63,11 @@ class Learning:
         description="own: a site's agent learns from what comes about at its site, the manager from all: what other "
         "sites do is noise to it, and the sum is (32); team: everyone learns from all, as in the study "
         "[here]")] = "own"
+    critic: Annotated[Literal["one", "terms"], Field(
+        description="one: the critic has one output per agent, the value of all that it is credited with; terms: one "
+        "per term of the reward that has a weight (work, cost, carbon, dropped jobs, waits), each normalised by "
+        "itself, and an advantage is the sum of the terms' (van Seijen et al. 2017, hybrid reward architecture); not "
+        "with --env, whose reward has no known terms [here]")] = "one"
     twins: Annotated[int, Field(
         ge=1, le=64, description="so many environments of a scenario meet the same arrivals, prices and loads, and an "
         "advantage is less its twins' mean: what comes from outside cancels. With 4 of 16 a fresh policy's advantages "

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cosim.agents.learn.spec import AgentType, Outcome, TeamSpec, VectorEnv
+from cosim.agents.learn.spec import AgentType, Outcome, TeamSpec, VectorEnv, credit_terms
 from cosim.errors import ScenarioError
 
 _KEY = "history"
@@ -71,7 +71,7 @@ class WithHistory:
 
     def __init__(self, env: VectorEnv, steps: int, numbers: Sequence[int], goes_on: bool) -> None:
         self._env, self._numbers, self._goes_on = env, list(numbers), goes_on
-        self.n_envs, self.twins = env.n_envs, env.twins
+        self.n_envs, self.twins, self.credit_terms = env.n_envs, env.twins, credit_terms(env)
         self._window = Window(env.spec, steps, env.n_envs)
         self.spec = with_history(env.spec, steps)
 
@@ -103,7 +103,7 @@ class WithHistory:
             window.fill(outcome.observation, anew)
         seen = window.rows()
         return Outcome(seen, outcome.reward, outcome.terms, outcome.terminated, outcome.truncated,
-                       seen if final is None else final, outcome.credit)
+                       seen if final is None else final, outcome.credit, outcome.by_term)
 
     def state(self) -> dict[str, np.ndarray]:
         """See VectorEnv."""

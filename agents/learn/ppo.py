@@ -34,44 +34,49 @@ Objective = Callable[[PolicyNetwork, "Batch", Learning], tuple[Tensor, dict[str,
 
 
 class ValueScale:
-    """Running mean and spread of each agent's returns: its critic learns (return - mean) / spread.
+    """Running mean and spread of each agent's returns: its critic learns (return - mean) / spread. Where the critic has
+    an output for each of some terms of the reward, each term of an agent has a scale of its own.
 
     `memory` is what a rollout leaves of the past; the start is not counted (its weight is divided out).
     """
 
-    def __init__(self, memory: float):
-        self.memory, self.weight = memory, 0.0
-        self.sums = np.zeros((2, 1))
+    def __init__(self, memory: float, terms: int = 0):
+        self.memory, self.weight, self.terms = memory, 0.0, terms
+        self.sums = np.zeros((2, 1, terms) if terms else (2, 1))
 
     @property
     def mean_spread(self) -> tuple[np.ndarray, np.ndarray]:
-        """(n,) each; 0 and 1 before the first update."""
+        """(n,) or (n, terms) each; 0 and 1 before the first update."""
         if self.weight == 0.0:
             return np.zeros(1), np.ones(1)
         mean, square = self.sums / self.weight
         return mean, np.sqrt(np.maximum(square - mean * mean, _SPREAD_MIN**2))
 
     def update(self, returns: np.ndarray) -> None:
-        """Take in the returns (..., n) of one rollout."""
-        x = returns.astype(np.float64).reshape(-1, returns.shape[-1])
+        """Take in the returns (..., n) or (..., n, terms) of one rollout."""
+        x = returns.astype(np.float64).reshape(-1, *returns.shape[-2 if self.terms else -1:])
         m = self.memory
         self.sums = m * self.sums + (1.0 - m) * np.stack([x.mean(axis=0), (x * x).mean(axis=0)])
         self.weight = m * self.weight + (1.0 - m)
 
     def state(self) -> list[Any]:
-        """As plain numbers."""
-        return [self.weight, *self.sums.tolist()]
+        """As plain numbers: the weight, then two rows, agent by agent and term by term."""
+        return [self.weight, *self.sums.reshape(2, -1).tolist()]
 
     def restore(self, state: Sequence[Any]) -> None:
         """From `state()`."""
         self.weight, self.sums = state[0], np.array(state[1:])
+        if self.terms:
+            self.sums = self.sums.reshape(2, -1, self.terms)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples of a rollout as tensors, (S, n, ...); order None: the team's order. Values and returns normalised.
+    """Samples of a rollout as tensors, (S, n, ...); order None: the team's order. Values and returns normalised, (S, n)
+    or (S, n, K).
 
-    Samples of twins follow each other. apart: spread of the returns of twins about their mean, in normalised units
+    Samples of twins follow each other. apart: spread of the returns of twins about their mean, in normalised units, of
+    each term (K,) where there are some
     """
 
     observation: Tensor
@@ -83,7 +88,7 @@ class Batch:
     value: Tensor
     target: Tensor
     twins: int = 1
-    apart: float = 1.0
+    apart: float | Tensor = 1.0
 
     def __len__(self) -> int:
         return len(self.observation)
@@ -93,7 +98,8 @@ class Batch:
         if len(groups) * self.twins == len(self):
             return self
         index = (groups[:, None] * self.twins + torch.arange(self.twins, device=groups.device)).flatten()
-        taken: dict[str, Any] = {name: x[index] for name, x in vars(self).items() if isinstance(x, Tensor)}
+        taken: dict[str, Any] = {name: x[index] for name, x in vars(self).items()
+                                 if isinstance(x, Tensor) and name != "apart"}
         return replace(self, **taken)
 
 
@@ -104,7 +110,7 @@ def prepare(rollout: Rollout, config: Learning, scale: ValueScale, network: Poli
     advantage, target = rollout.advantages(config.discount, config.gae_lambda, config.value_lambda, usual)
     scale.update(target)  # no PopArt: early returns grow, and the large errors of kept outputs starve the policy
     mean, spread = (x.astype(np.float32) for x in scale.mean_spread)
-    advantage = normalised(advantage, target)
+    advantage = normalised(advantage, np.abs(target).sum(axis=3) if rollout.terms else target)
 
     def tensor(x: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]))).to(device)
@@ -251,7 +257,8 @@ def criticism(network: PolicyNetwork, batch: Batch, config: Learning) -> tuple[T
 
 
 def value_loss(value: Tensor, batch: Batch, config: Learning) -> Tensor:
-    """Huber's or squared error of the normalised value; clipped like the ratio, the worse of both counts.
+    """Huber's or squared error of the normalised value, or the mean over terms; clipped like the ratio, the worse of
+    both counts.
 
     Twins share the exogenous noise: as in generalised least squares, their common error and what they differ
     from it by count by a spread each, so that the critic learns from the differences what a decision was worth.
@@ -277,12 +284,14 @@ def _penalty(error: Tensor, config: Learning) -> Tensor:
     return functional.huber_loss(error, torch.zeros_like(error), reduction="none", delta=config.huber_delta)
 
 
-def _apart(target: Tensor, twins: int) -> float:
-    """Spread of twins' returns (S, n) about their mean."""
+def _apart(target: Tensor, twins: int) -> float | Tensor:
+    """Spread of twins' returns (S, n) about their mean; of each term's, (K,) of (S, n, K)."""
     if twins == 1:
         return 1.0
     grouped = target.unflatten(0, (-1, twins))
-    return max(float((grouped - grouped.mean(1, keepdim=True)).std()), _SPREAD_MIN)
+    within = grouped - grouped.mean(1, keepdim=True)
+    return (max(float(within.std()), _SPREAD_MIN) if target.dim() == 2 else
+            within.flatten(0, -2).std(0).clamp(min=_SPREAD_MIN))
 
 
 def rng_state(rng: np.random.Generator) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What a team did in a stretch of T steps of B environments, and how good it was: numpy arrays, no torch.
 
-Axes: T steps, B environments, n agents. Rewards are shared by the agents; values are each agent's own, in real units.
+Axes: T steps, B environments, n agents, K terms of the reward. Rewards are shared by the agents; values are each
+agent's own, in real units, one or K of them.
 
 Rows: L16, L18, T06, T07.
 """
@@ -17,7 +18,8 @@ from cosim.agents.learn.spec import Stepped, TeamSpec
 
 @dataclass(frozen=True)
 class TeamStep:
-    """One decision of the team: action (B, n, A), raw (B, n, R), log_prob and value (B, n), order (B, n)."""
+    """One decision of the team: action (B, n, A), raw (B, n, R), log_prob (B, n), value (B, n) or (B, n, K), order
+    (B, n)."""
 
     action: np.ndarray
     raw: np.ndarray
@@ -30,13 +32,14 @@ class Rollout:
     """Storage of T steps; filled by `add`, closed by `end`.
 
     observation (T, B, n, O), context (T, B, n, C), raw (T, B, n, R), order (T, B, n), log_prob, value and next_value
-    (T, B, n), reward (T, B), credit (T, B, n) what of it each agent learns from, terminated and truncated (T, B).
+    (T, B, n), reward (T, B), credit (T, B, n) what of it each agent learns from, terminated and truncated (T, B). With
+    `terms` of the reward, value, next_value and credit are (T, B, n, terms), and so are the values that are given.
     shared: everyone learns from all of the reward, whatever an outcome credits; peers: with whom the arrays are filled.
     What is given to `add` and `end` is of the `n_envs` environments that are played here
     """
 
     def __init__(self, spec: TeamSpec, steps: int, n_envs: int, n_raw: int, twins: int = 1, shared: bool = False,
-                 peers: Peers | None = None):
+                 peers: Peers | None = None, terms: int = 0):
         peers = peers or Alone()
         seen, told, _ = spec.widths
         shape = (steps, peers.all_envs(n_envs), len(spec.agents))
@@ -45,8 +48,10 @@ class Rollout:
         self.context = peers.zeros("context", (*shape, told), np.float32)
         self.raw = peers.zeros("raw", (*shape, n_raw), np.float32)
         self.order = peers.zeros("order", shape, np.int64)
-        self.log_prob, self.value, self.next_value, self.credit = (
-            peers.zeros(name, shape, np.float32) for name in ("log_prob", "value", "next_value", "credit"))
+        self.terms, worth = terms, (*shape, terms) if terms else shape
+        self.log_prob = peers.zeros("log_prob", shape, np.float32)
+        self.value, self.next_value, self.credit = (
+            peers.zeros(name, worth, np.float32) for name in ("value", "next_value", "credit"))
         self.reward = peers.zeros("reward", shape[:2], np.float32)
         self.terminated, self.truncated = (peers.zeros(name, shape[:2], bool) for name in ("terminated", "truncated"))
 
@@ -60,26 +65,34 @@ class Rollout:
                             ("truncated", outcome.truncated)):
             getattr(self, name)[t, rows] = value
         self.shared = self.shared or outcome.credit is None
-        self.credit[t, rows] = outcome.reward[:, None] if self.shared else outcome.credit
+        self.credit[t, rows] = self._credited(outcome)
         if t:
             self._follow(t - 1, step.value)
         ends = np.zeros(np.shape(step.value), np.float32) if final_value is None else final_value
-        self.next_value[t, rows] = np.where(np.asarray(outcome.truncated)[:, None], ends, 0.0)
+        self.next_value[t, rows] = np.where(_along(np.asarray(outcome.truncated), ends), ends, 0.0)
         self.filled += 1
 
     def end(self, value: np.ndarray) -> None:
         """The value (B, n) of the observation after the last step, where its episode goes on."""
         self._follow(self.filled - 1, value)
 
+    def _credited(self, outcome: Stepped) -> np.ndarray:
+        """What each agent learns from, (B, n) or (B, 1, terms), (B, n, terms)."""
+        if self.terms:
+            assert outcome.by_term is not None, "an environment with credit_terms"
+            return outcome.by_term[:, :1] if self.shared else outcome.by_term[:, 1:]
+        return outcome.reward[:, None] if self.shared or outcome.credit is None else outcome.credit
+
     def _follow(self, t: int, value: np.ndarray) -> None:
         """The value of what step t led to, where its episode goes on."""
         over = self.terminated[t, self._rows] | self.truncated[t, self._rows]
-        self.next_value[t, self._rows] = np.where(over[:, None], self.next_value[t, self._rows], value)
+        self.next_value[t, self._rows] = np.where(_along(over, value), self.next_value[t, self._rows], value)
 
     def advantages(self, discount: float, gae_lambda: float, value_lambda: float, usual: np.ndarray | float = 0.0
                    ) -> tuple[np.ndarray, np.ndarray]:
         """(advantage, return), (T, B, n), of what each agent is credited with less its `usual` (n,); the return is that
-        of `value_lambda`.
+        of `value_lambda`. With terms: the sum of the terms' advantages, and (T, B, n, K) a return for each, less
+        `usual` (n, K).
 
         Where all are credited with all, their values estimate one number, whose mean is less noisy than each.
         Of twins the advantage is less their mean, which holds the exogenous noise and none of the actions:
@@ -87,14 +100,21 @@ class Rollout:
         """
         value, next_value = ((np.repeat(x.mean(axis=2, keepdims=True), x.shape[2], 2) if self.shared else x)
                              for x in (self.value, self.next_value))
-        seen = (self.credit - np.float32(usual), value, next_value, self.terminated[:, :, None],
-                self.truncated[:, :, None], discount)
+        seen = (self.credit - np.float32(usual), value, next_value, _along(self.terminated, value),
+                _along(self.truncated, value), discount)
         advantage, _ = gae(*seen, gae_lambda)
         _, target = gae(*seen, value_lambda)
+        if self.terms:
+            advantage = advantage.sum(axis=3)
         if self.twins > 1:
             grouped = advantage.reshape(len(advantage), -1, self.twins, advantage.shape[2])
             advantage = (grouped - grouped.mean(axis=2, keepdims=True)).reshape(advantage.shape)
         return advantage, target
+
+
+def _along(flags: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Flags of environments with the further axes of `values`, to be broadcast along them."""
+    return flags.reshape(*flags.shape, *(1,) * (values.ndim - flags.ndim))
 
 
 def gae(reward: np.ndarray, value: np.ndarray, next_value: np.ndarray, terminated: np.ndarray, truncated: np.ndarray,

@@ -207,7 +207,9 @@ class Outcome:
     terminated, truncated (B,): episodes that ended for good, or by the clock;
     final_observation (B, n, O): as `observation`, but before the reset, for the value of a truncated episode;
     credit (B, n): the part of the reward that comes about where an agent acts, all of it for an agent that acts
-    everywhere; None: unknown, everyone is credited with all
+    everywhere; None: unknown, everyone is credited with all;
+    by_term (B, 1 + n, K): the reward, then the credits (the reward where there are none), as sums of the environment's
+    `credit_terms`; None: not known
     """
 
     observation: np.ndarray
@@ -217,6 +219,7 @@ class Outcome:
     truncated: np.ndarray
     final_observation: np.ndarray
     credit: np.ndarray | None = None
+    by_term: np.ndarray | None = None
 
 
 class Stepped(Protocol):
@@ -242,6 +245,9 @@ class Stepped(Protocol):
 
     @property
     def credit(self) -> np.ndarray | None: ...
+
+    @property
+    def by_term(self) -> np.ndarray | None: ...
 
 
 class VectorEnv(Protocol):
@@ -276,6 +282,11 @@ class VectorEnv(Protocol):
     def close(self) -> None:
         """End worker processes."""
         ...
+
+
+def credit_terms(env: VectorEnv) -> tuple[str, ...]:
+    """Names of the terms by which an environment's outcomes are split, its `credit_terms`; () where it has none."""
+    return tuple(getattr(env, "credit_terms", ()))
 
 
 @runtime_checkable

@@ -8,7 +8,7 @@ Rows: L01, L06, L07, L11, U16.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -40,21 +40,27 @@ class Team:
     The same spec, config and seed give the same weights, and with the same calls the same numbers, bit for bit on CPU.
     Every random number comes from `cosim.seeds` under the name 'agents'. device: cpu, cuda or what else torch names;
     float32 on each, on a GPU without TF32, as torch has it by default. peers: with whom it learns, on CPU; what it is
-    given and gives is of the environments that are played here, and all draw the same random numbers.
+    given and gives is of the environments that are played here, and all draw the same random numbers. terms: by which
+    the environments split rewards (`cosim.agents.learn.spec.credit_terms`), for a critic that has an output for each;
+    ScenarioError where it needs them and there are none. Values are then (B, n, K).
     """
 
     def __init__(self, spec: TeamSpec, config: Learning | None = None, seed: int = 0, device: str = "cpu",
-                 peers: Peers | None = None):
+                 peers: Peers | None = None, terms: Sequence[str] = ()):
         torch.set_num_threads(1)  # layers are small: a second thread waits at barriers, 50 times slower on a busy core
         self.spec, self.config, self.seed, self.peers = spec, config or Learning(), seed, peers or Alone()
+        self.terms = tuple(terms) if self.config.critic == "terms" else ()
+        if self.config.critic == "terms" and not self.terms:
+            raise ScenarioError("learn.critic = terms: these environments do not split their reward by term, or no "
+                                "term of it has a weight; leave learn.critic out")
         self.device = _device(device)
         weights = int(stream(seed, 0, "agents", "weights").integers(2**62))
-        self.network = make_network(spec, self.config, weights).to(self.device)
+        self.network = make_network(spec, self.config, weights, len(self.terms)).to(self.device)
         if self.config.torch_compile:
             self.network.compile_scores()
         self.optimizer = torch.optim.Adam([p for p in self.network.parameters() if p.requires_grad],
                                           lr=self.config.learning_rate, eps=self.config.adam_eps, fused=True)
-        self.scale, self.usual = ValueScale(self.config.value_memory), ValueScale(self.config.value_memory)
+        self.scale, self.usual = (ValueScale(self.config.value_memory, len(self.terms)) for _ in range(2))
         self.terminates = False
         self.rng = {purpose: stream(seed, 0, "agents", purpose) for purpose in _STREAMS}
         self._held: dict[str, tuple[int, Any]] = {}
@@ -87,7 +93,7 @@ class Team:
         return decoding.follow(told), told
 
     def value(self, observation: np.ndarray) -> np.ndarray:
-        """(B, n) value of a state by each agent's critic, in units of the reward."""
+        """(B, n) or (B, n, K) value of a state by each agent's critic, in units of the reward."""
         with torch.inference_mode():
             return self.worth(self.network.value(self.tensor(observation)))
 
@@ -96,7 +102,7 @@ class Team:
         `cosim.agents.learn.spec.VectorEnv`."""
         self._held.clear()
         return Rollout(self.spec, self.config.rollout_steps, n_envs, self.network.n_raw, twins,
-                       shared=self.config.credit == "team", peers=self.peers)
+                       self.config.credit == "team", self.peers, len(self.terms))
 
     def taught(self, observation: np.ndarray, action: np.ndarray) -> TeamStep:
         """A step (B, n, A) that another decided, as if it were this team's; who decides first is drawn as ever."""
@@ -105,22 +111,25 @@ class Team:
             for k, actions in enumerate(self.network.actions):
                 at, mine = self.network.groups.select(k), self.tensor(action)
                 raw[:, at, :actions.n_raw] = actions.raw(mine[:, at, :actions.n_action]).cpu().numpy()
-        value = self.value(observation)
-        return TeamStep(action, raw, np.zeros_like(value), value, self._order(None, len(action), deterministic=False))
+        none = np.zeros(action.shape[:2], np.float32)
+        return TeamStep(action, raw, none, self.value(observation), self._order(None, len(action), deterministic=False))
 
     def learn(self, rollout: Rollout, progress: float = 0.0, taught: bool = False) -> dict[str, float]:
         """One update from a full rollout; `progress` 0..1 of the whole training sets learning rate and exploration.
 
         taught: what was done is what to do, however it ended: likelihood is raised, exploration left as it is; the
         critic learns as ever. Returns losses, kl, clipped share, entropy, gradient norm, learning rate, explained
-        variance, mean std.
+        variance (with terms also of each), mean std; of values the mean (of the sum of terms) and the spread.
         """
         config, progress = self.config, min(max(progress, 0.0), 1.0)
         rate = config.learning_rate * (1.0 - (1.0 - config.learning_rate_end) * progress)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         batch = prepare(rollout, config, self.scale, self.network, self.device, self._usual_reward(rollout))
-        fit = explained(batch.value.cpu().numpy(), batch.target.cpu().numpy())
+        value, target = batch.value.cpu().numpy(), batch.target.cpu().numpy()
+        fits = {"explained_variance": explained(value, target)} | {
+            f"explained_variance/{name}": explained(value[..., k], target[..., k])
+            for k, name in enumerate(self.terms)}
         if taught:
             before = [actions.log_std.detach().clone() for actions in self.network.actions]
             stats = improve(self.network, self.optimizer, batch, replace(config, kl_limit=None),
@@ -136,9 +145,10 @@ class Team:
                 actions.limit_std(config.std_start * (config.std_end / config.std_start) ** progress)
         self.updates += 1
         stds = torch.cat([a.std()[0].detach().flatten() for a in self.network.actions])
-        return {**stats, "learning_rate": rate, "explained_variance": fit,
-                "std": float(stds.mean()) if len(stds) else 0.0, "value_mean": float(self.scale.mean_spread[0].mean()),
-                "value_spread": float(self.scale.mean_spread[1].mean())}
+        mean, spread = self.scale.mean_spread
+        return {**stats, "learning_rate": rate, **fits, "std": float(stds.mean()) if len(stds) else 0.0,
+                "value_mean": float((mean.sum(axis=1) if self.terms else mean).mean()),
+                "value_spread": float(spread.mean())}
 
     def save(self, path: str | Path, arrays: Mapping[str, np.ndarray] | None = None,
              facts: Mapping[str, Any] | None = None, resumable: bool = True) -> None:
@@ -152,7 +162,7 @@ class Team:
         held.update({f"extra/{name}": x for name, x in (arrays or {}).items()})
         own = {"spec": spec_to_dict(self.spec), "config": asdict(self.config), "seed": self.seed,
                "updates": self.updates, "value_scale": self.scale.state(), "terminates": self.terminates,
-               "usual_reward": self.usual.state(), "resumable": resumable,
+               "usual_reward": self.usual.state(), "credit_terms": list(self.terms), "resumable": resumable,
                "rng": {k: rng_state(v) for k, v in self.rng.items()}, "extra": dict(facts or {})}
         checkpoint.write(path, held, own)
 
@@ -164,7 +174,10 @@ class Team:
             config = validate(Learning, facts["config"], "learn")
             spec = spec_from_dict(facts["spec"])
             learner = checkpoint.learner_facts(path, facts, len(spec.agents), _STREAMS)
-            team = cls(spec, config, learner.seed, device, peers)
+            if bool(learner.credit_terms) != (config.critic == "terms"):
+                raise ScenarioError(f"checkpoint '{path}' has credit_terms = {list(learner.credit_terms)} and "
+                                    f"learn.critic = {config.critic}")
+            team = cls(spec, config, learner.seed, device, peers, learner.credit_terms)
             weights = {n.removeprefix("network/"): x for n, x in arrays.items() if n.startswith("network/")}
             checkpoint.check_weights(path, weights, {n: tuple(x.shape) for n, x in team.network.state_dict().items()})
             team._check_optimizer(path, arrays)
@@ -183,11 +196,15 @@ class Team:
         """Take over what the team of a checkpoint has learned: weights and the scale of returns, not its exploration,
         its seed or its optimizer. ScenarioError for a team of another shape."""
         arrays, facts = checkpoint.read(path, "network/")
+        learner = checkpoint.learner_facts(path, facts, len(self.spec.agents), _STREAMS)
+        if learner.credit_terms != self.terms:
+            raise ScenarioError(f"checkpoint '{path}' has a critic of {_named(learner.credit_terms)}, this team one of "
+                                f"{_named(self.terms)}; begin with one that has the same learn.critic and weights of "
+                                "the reward that are 0")
         own = self.network.state_dict()
         checkpoint.check_weights(path, arrays, {n: tuple(x.shape) for n, x in own.items()})
         stds = {n for n in own if n.endswith("log_std")}
         self.network.load_state_dict({n: own[n] if n in stds else torch.from_numpy(x) for n, x in arrays.items()})
-        learner = checkpoint.learner_facts(path, facts, len(self.spec.agents), _STREAMS)
         self.scale.restore(learner.value_scale)
         self.usual.restore(learner.usual_reward)
 
@@ -289,6 +306,11 @@ class TeamDecision:
             drawn = self.inner.follow(self.team.tensor(context))
             return TeamStep(drawn.action.cpu().numpy(), drawn.raw.cpu().numpy(), drawn.log_prob.cpu().numpy(),
                         self.team.worth(drawn.value), self.order)
+
+
+def _named(terms: Sequence[str]) -> str:
+    """Outputs of a critic, in words."""
+    return f"the terms {', '.join(terms)}" if terms else "their sum"
 
 
 def _check_order(order: np.ndarray, n_envs: int, n: int, leaders: int) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from cosim.agents.learn.checkpoint import BEST, LAST, LOG, complete_lines
 from cosim.agents.learn.rollout import Rollout, TeamStep
-from cosim.agents.learn.spec import Stepped, TaughtEnv, VectorEnv
+from cosim.agents.learn.spec import Stepped, TaughtEnv, VectorEnv, credit_terms
 from cosim.agents.learn.team import Team
 from cosim.errors import ScenarioError, first_line, shown
 
@@ -118,6 +118,10 @@ class Training:
     def __init__(self, team: Team, env: VectorEnv, plan: TrainingPlan):
         if team.spec != env.spec:
             raise ScenarioError("the team was made for another environment: agents, columns or actions differ")
+        if team.terms and team.terms != credit_terms(env):
+            raise ScenarioError(f"the team's critic has an output for each of {', '.join(team.terms)}, and the "
+                                f"environment's reward has {', '.join(credit_terms(env)) or 'no terms'}; begin anew "
+                                "with another --out")
         self.team, self.env, self.plan, self.peers = team, env, plan, team.peers
         self.n_envs = self.peers.all_envs(env.n_envs)
         self.tracker = Tracker(self.n_envs, window=2 * self.n_envs)

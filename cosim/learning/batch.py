@@ -10,6 +10,7 @@ A scenario's `environment` names in `batch` the class that steps its steered mem
     observe(time_s) -> (B, n, O)
     context(leaders' action) -> (B, n, C)
     step(action, going) -> rewards (B,), terms (B, terms), credit (B, n) or None
+    by_term() -> (B, 1 + n, K) after `step`, where that class has it
     sends(time, b) -> connections to those members of world b that step at bus step `time`, and what they receive
     next_day(worlds), state() -> arrays, restore(arrays)
 
@@ -39,6 +40,7 @@ from cosim.learning.vector import (
     nobody,
     part_of,
     refuse_memory,
+    refuse_unsplit,
     seed_of,
     steering_of,
     step_of,
@@ -70,10 +72,13 @@ class BatchEnvironments:
     """
 
     def __init__(self, scenario: Scenario, indices: Sequence[int], seed: int, episode: int = 0,
-                 stagger_over: int = 0, twins: int = 1, vary: Mapping[str, str] | None = None) -> None:
+                 stagger_over: int = 0, twins: int = 1, vary: Mapping[str, str] | None = None, split: bool = False
+                 ) -> None:
         if beyond := lacking(scenario):
             raise ScenarioError(f"{scenario.name} cannot be learnt on many worlds at once: {beyond[0]}; use the engine "
                                 "simpy")
+        if split:
+            refuse_unsplit(scenario)
         self._resolved, self._class = resolve(scenario), steering_of(scenario)
         self._variations = variations_of(vary or {}, scenario)
         self._plays = load(self._class.batch, "environment")
@@ -85,6 +90,8 @@ class BatchEnvironments:
         self._worlds: dict[int, NativeWorld] = {}
         self._batch = self._make_batch()
         self.spec, self.terms = self._batch.steering.spec, tuple(self._class.terms)
+        self.credit_terms = tuple(self._batch.steering.credit_terms) if split else ()
+        self._by_term: np.ndarray | None = None
 
     def reset(self) -> np.ndarray:
         """(B, n, O): all environments begin anew."""
@@ -109,7 +116,8 @@ class BatchEnvironments:
         """One step of all; a failure is sent with the environment's number, seed and episode where it is one's own."""
         (rewards, terms, credit), ended = self._go(np.asarray(action, np.float32), np.ones(self.n_envs, bool))
         return step_of(self.observation, rewards.astype(np.float32), terms, ended, self.terms,
-                       None if credit is None else credit.astype(np.float32))
+                       None if credit is None else credit.astype(np.float32),
+                       None if self._by_term is None else self._by_term.astype(np.float32))
 
     def state(self) -> Arrays:
         """What each day began with, what its world was sent since, and how its members stand that are played here,
@@ -174,6 +182,8 @@ class BatchEnvironments:
     def _go(self, action: np.ndarray, going: np.ndarray) -> tuple[Any, np.ndarray]:
         """One step of some; what it gave, and which days ended."""
         outcome = self._batch.step(action, going)
+        if self.credit_terms:
+            self._by_term = self._batch.by_term()
         self._times[going] += self._step
         ended = going & (self._times >= self._resolved.until)
         over = np.flatnonzero(ended)

@@ -26,7 +26,7 @@ _CLASSES: dict[str, type[Environments] | type[BatchEnvironments]] = {
 
 def vector_env(scenario: str | Path | Scenario, n_envs: int = 8, workers: int = 2, seed: int = 0, episode: int = 0,
                lean: bool = True, stagger: bool = False, twins: int = 1, engine: Engine = "simpy",
-               vary: Mapping[str, str] | None = None
+               vary: Mapping[str, str] | None = None, split: bool = False
                ) -> Workers | Environments | BatchEnvironments:
     """`n_envs` environments that step together, an `cosim.agents.learn.spec.VectorEnv`.
 
@@ -39,7 +39,8 @@ def vector_env(scenario: str | Path | Scenario, n_envs: int = 8, workers: int = 
     of all environments at once, as arrays: several times faster with the same numbers, for scenarios of which nothing
     is `lacking` (needs the extra `fast`); simpy: one world after the other, any scenario; auto: the choice of
     `engine_of`. vary: parameters outside of the fleet that each environment draws anew every day, path -> 'LOW:HIGH' or
-    'A|B|C' (`cosim.learning.variation`). Raises ScenarioError.
+    'A|B|C' (`cosim.learning.variation`). split: steps have `by_term`, rewards and credits term by term, by the
+    environments' `credit_terms`, which a critic of each term needs. Raises ScenarioError.
     """
     if n_envs < 1 or workers < 0:
         raise ScenarioError(f"n_envs = {n_envs} must be >= 1 and workers = {workers} >= 0")
@@ -51,21 +52,21 @@ def vector_env(scenario: str | Path | Scenario, n_envs: int = 8, workers: int = 
     prepared = learning_scenario(scenario_of(scenario), lean)
     over = n_envs if stagger else 0
     if workers:
-        return Workers(prepared, n_envs, workers, seed, episode, over, twins, _CLASSES[engine], vary)
-    return some_of(prepared, range(n_envs), engine, seed, episode, over, twins, vary)
+        return Workers(prepared, n_envs, workers, seed, episode, over, twins, _CLASSES[engine], vary, split)
+    return some_of(prepared, range(n_envs), engine, seed, episode, over, twins, vary, split=split)
 
 
 def some_of(prepared: Scenario, numbers: Sequence[int], engine: str, seed: int = 0, episode: int = 0,
-            stagger_over: int = 0, twins: int = 1, vary: Mapping[str, str] | None = None, teacher: str | None = None
-            ) -> Environments | BatchEnvironments:
+            stagger_over: int = 0, twins: int = 1, vary: Mapping[str, str] | None = None, teacher: str | None = None,
+            split: bool = False) -> Environments | BatchEnvironments:
     """The environments of these numbers in this process, of however many: see `vector_env`.
 
-    prepared: a `learning_scenario`; engine: compiled or simpy; stagger_over, vary: as of `Environments`; teacher: of
-    `TaughtEnvironments`, on simpy whatever the engine; None: no teacher
+    prepared: a `learning_scenario`; engine: compiled or simpy; stagger_over, vary, split: as of `Environments`;
+    teacher: of `TaughtEnvironments`, on simpy whatever the engine; None: no teacher
     """
     if teacher is not None:
-        return TaughtEnvironments(teacher, prepared, numbers, seed, episode, stagger_over, twins, vary)
-    return _CLASSES[engine](prepared, numbers, seed, episode, stagger_over, twins, vary)
+        return TaughtEnvironments(teacher, prepared, numbers, seed, episode, stagger_over, twins, vary, split)
+    return _CLASSES[engine](prepared, numbers, seed, episode, stagger_over, twins, vary, split)
 
 
 def engine_of(scenario: str | Path | Scenario, lean: bool = True) -> tuple[Engine, str]:

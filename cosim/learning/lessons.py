@@ -21,8 +21,9 @@ class TaughtEnvironments(Environments):
     """
 
     def __init__(self, teacher: str, scenario: Scenario, indices: Sequence[int], seed: int, episode: int = 0,
-                 stagger_over: int = 0, twins: int = 1, vary: Mapping[str, str] | None = None) -> None:
-        super().__init__(scenario, indices, seed, episode, stagger_over, twins, vary)
+                 stagger_over: int = 0, twins: int = 1, vary: Mapping[str, str] | None = None, split: bool = False
+                 ) -> None:
+        super().__init__(scenario, indices, seed, episode, stagger_over, twins, vary, split)
         if not hasattr(self.envs[0].steering, "teacher"):
             raise ScenarioError(f"{scenario.name}: {scenario.environment} has no teacher; leave --teacher out")
         self._teachers: list[Any] = [env.steering.teacher(teacher) for env in self.envs]

@@ -7,6 +7,8 @@ A scenario names the class through which agents act on it (`environment`); this 
     cls(world)        for a started NativeWorld; then .spec (`cosim.agents.learn.spec.TeamSpec`)
     observe(time_s) -> (n, O), context(leaders' action) -> (n, C), decide(action)
     outcome() -> (reward, terms, (n,) credit or None)
+    credit_terms, by_term()  optional: names of K terms; after `outcome`, (1 + n, K) the reward and the credits (the
+                      reward where there are none) as sums of them
     start()           the joint action (n, A) from which a fresh policy starts
     go_on_from(before), has_memory  optional: goes on from the object of the day before; whether what it observes
                       depends on that, so that no `state` has it all
@@ -54,6 +56,7 @@ class Step:
     truncated: np.ndarray
     final_observation: np.ndarray
     credit: np.ndarray | None
+    by_term: np.ndarray | None = None
 
 
 def learning_scenario(scenario: Scenario, lean: bool = True) -> Scenario:
@@ -70,15 +73,19 @@ def seed_of(seed: int, index: int) -> int:
 class Environment:
     """One environment: a scenario's worlds, one after the other. `observation` (n, O) is always that of the next step.
 
-    resolved: of a `learning_scenario`; its seed and episode do not matter. variations: see `cosim.learning.variation`
+    resolved: of a `learning_scenario`; its seed and episode do not matter. variations: see `cosim.learning.variation`.
+    split: rewards are split, too; `by_term` (1 + n, K) is that of the step done last
     """
 
-    def __init__(self, resolved: Resolved, seed: int, episode: int = 0, variations: Sequence[Variation] = ()) -> None:
+    def __init__(self, resolved: Resolved, seed: int, episode: int = 0, variations: Sequence[Variation] = (),
+                 split: bool = False) -> None:
         if resolved.remote:
             raise ScenarioError(f"member '{resolved.remote[0]}' runs in another process; agents learn on scenarios "
                                 "whose members all run in this one")
         self._resolved, self.seed, self.first_episode, self._variations = resolved, seed, episode, list(variations)
         self._steering_class = steering_of(resolved.scenario)
+        self._split = split
+        self.by_term: Sequence[Sequence[float]] = []
         self._world: NativeWorld | None = None
         self._actions: list[np.ndarray]
         self._carried: dict[str, Arrays]
@@ -102,6 +109,8 @@ class Environment:
         self.steering.decide(self._actions[-1])
         time = self._open.run_to(self._steering_class.member, self._resolved.until)
         outcome = self.steering.outcome()
+        if self._split:
+            self.by_term = self.steering.by_term()
         if time is None:
             self.next_day(carry=True)
             return *outcome, True
@@ -166,19 +175,24 @@ class Environments:
     scenario: a `learning_scenario`; indices: the global numbers of these environments, which fix their seeds;
     stagger_over: with a number B, environment b plays b/B of its first day by the start action at `reset`, so that B of
     them are spread over the day; 0: all begin at its start. twins: so many environments in a row meet the same outside
-    world, at the same minutes. vary: path -> what its values are (`cosim.learning.variation`)
+    world, at the same minutes. vary: path -> what its values are (`cosim.learning.variation`); split: rewards and
+    credits are given term by term, too, by the `credit_terms`
     """
 
     def __init__(self, scenario: Scenario, indices: Sequence[int], seed: int, episode: int = 0,
-                 stagger_over: int = 0, twins: int = 1, vary: Mapping[str, str] | None = None) -> None:
+                 stagger_over: int = 0, twins: int = 1, vary: Mapping[str, str] | None = None, split: bool = False
+                 ) -> None:
         resolved, variations = resolve(scenario), variations_of(vary or {}, scenario)
         self._stagger_over, self.twins = stagger_over, twins
         self.on_way: Callable[[float], None] = nobody
         self._steps_a_day = resolved.until // resolved.clock.steps(
             resolved.scenario.members[steering_of(scenario).member].step_s)
-        self.envs = [Environment(resolved, seed_of(seed, b // twins), episode, variations) for b in indices]
-        self.spec, self.n_envs, self._indices = self.envs[0].steering.spec, len(self.envs), list(indices)
-        self.terms = tuple(self.envs[0].steering.terms)
+        if split:
+            refuse_unsplit(scenario)
+        self.envs = [Environment(resolved, seed_of(seed, b // twins), episode, variations, split) for b in indices]
+        steering = self.envs[0].steering
+        self.spec, self.n_envs, self._indices = steering.spec, len(self.envs), list(indices)
+        self.terms, self.credit_terms = tuple(steering.terms), tuple(steering.credit_terms) if split else ()
 
     def reset(self) -> np.ndarray:
         """(B, n, O): all environments begin anew."""
@@ -203,7 +217,8 @@ class Environments:
         rewards, terms, credit, ended = zip(*results, strict=True)
         return step_of(np.stack([env.observation for env in self.envs]), np.array(rewards, np.float32),
                        np.array(terms), np.array(ended), self.terms,
-                       None if credit[0] is None else np.array(credit, np.float32))
+                       None if credit[0] is None else np.array(credit, np.float32),
+                       np.array([env.by_term for env in self.envs], np.float32) if self.credit_terms else None)
 
     def state(self) -> Arrays:
         """All environments', under their numbers: '0/actions'."""
@@ -234,11 +249,11 @@ def nobody(done: float) -> None:
 
 
 def step_of(observation: np.ndarray, reward: np.ndarray, terms: np.ndarray, ended: np.ndarray,
-            names: Sequence[str], credit: np.ndarray | None) -> Step:
+            names: Sequence[str], credit: np.ndarray | None, by_term: np.ndarray | None = None) -> Step:
     """A Step from arrays (B, ...); terms (B, names). An ended day is truncated, and as the next one goes on from it,
     its final observation is the first of the next."""
     return Step(observation, reward, {name: terms[:, k] for k, name in enumerate(names)}, np.zeros(len(ended), bool),
-                ended, observation, credit)
+                ended, observation, credit, by_term)
 
 
 def steps_ahead(index: int, steps_a_day: int, stagger_over: int, twins: int) -> int:
@@ -273,6 +288,13 @@ def refuse_memory(steering: Any) -> None:
     if getattr(steering, "has_memory", False):
         raise ScenarioError("what the rule around which this team learns remembers is not saved; begin anew with "
                             "another --out, and with --start from its last checkpoint for what it has learned")
+
+
+def refuse_unsplit(scenario: Scenario) -> None:
+    """ScenarioError where agents act through a class that does not split a reward by term."""
+    if not hasattr(steering_of(scenario), "credit_terms"):
+        raise ScenarioError(f"{scenario.name}: {scenario.environment} does not split its reward by term, which learn."
+                            "critic = terms needs; leave learn.critic out")
 
 
 def steering_of(scenario: Scenario) -> Any:

@@ -43,13 +43,13 @@ class Workers:
 
     def __init__(self, scenario: Scenario, n_envs: int, workers: int, seed: int, episode: int = 0,
                  stagger_over: int = 0, twins: int = 1, made: type = Environments,
-                 vary: Mapping[str, str] | None = None) -> None:
-        one = made(scenario, [0], seed, episode, vary=vary)
+                 vary: Mapping[str, str] | None = None, split: bool = False) -> None:
+        one = made(scenario, [0], seed, episode, vary=vary, split=split)
         one.close()
         self.spec, self.n_envs, self.twins = one.spec, n_envs, twins
-        self._names = list(one.terms)
+        self._names, self.credit_terms = list(one.terms), one.credit_terms
         self._folder = SharedFolder()
-        self._arrays = _arrays(self._folder.path, _shapes_of(self.spec, n_envs, len(self._names)))
+        self._arrays = _arrays(self._folder.path, _shapes_of(one, n_envs))
         self._workers: list[Child] = []
         try:
             for part in parts_of(n_envs, workers):
@@ -57,7 +57,7 @@ class Workers:
                 self._workers.append(Child("cosim.learning.workers", name, {
                     "scenario": scenario.to_json(), "first": part.start, "every": part.step, "n_envs": n_envs,
                     "seed": seed, "episode": episode, "stagger_over": stagger_over, "twins": twins,
-                    "vary": dict(vary or {}),
+                    "vary": dict(vary or {}), "split": split,
                     "made": f"{made.__module__}:{made.__qualname__}", "folder": str(self._folder.path)}))
             for worker in self._workers:
                 worker.answer()
@@ -82,7 +82,8 @@ class Workers:
         a["action"][:] = action
         self._all(b"s")
         return step_of(a["observation"].copy(), a["reward"].copy(), a["terms"].copy(), a["ended"].copy(), self._names,
-                       None if np.isnan(a["credit"]).any() else a["credit"].copy())
+                       None if np.isnan(a["credit"]).any() else a["credit"].copy(),
+                       a["by_term"].copy() if self.credit_terms else None)
 
     def state(self) -> Arrays:
         """All environments', as `Environments.state`."""
@@ -135,10 +136,12 @@ def parts_of(n_envs: int, workers: int) -> list[range]:
     return [range(first, n_envs, every) for first in range(every)]
 
 
-def _shapes_of(spec: Any, n_envs: int, terms: int) -> dict[str, tuple[tuple[int, ...], type]]:
-    """Shared arrays: name -> (shape, dtype)."""
+def _shapes_of(own: Any, n_envs: int) -> dict[str, tuple[tuple[int, ...], type]]:
+    """Shared arrays of `n_envs` environments like these: name -> (shape, dtype)."""
+    spec, terms = own.spec, len(own.terms)
     n, (o, c, a) = len(spec.agents), spec.widths
-    return {
+    split = {"by_term": ((n_envs, 1 + n, len(own.credit_terms)), np.float32)} if own.credit_terms else {}
+    return split | {
         "observation": ((n_envs, n, o), np.float32), "context": ((n_envs, n, c), np.float32),
         "action": ((n_envs, n, a), np.float32), "leaders": ((n_envs, spec.leaders, a), np.float32),
         "reward": ((n_envs,), np.float32), "credit": ((n_envs, n), np.float32),
@@ -172,8 +175,8 @@ class _Desk:
         rows = slice(given["first"], None, given["every"])
         self._environments = own = load(given["made"], "environments")(
             Scenario.from_json(given["scenario"]), range(given["n_envs"])[rows], given["seed"], given["episode"],
-            given["stagger_over"], given["twins"], given["vary"])
-        shapes = _shapes_of(own.spec, given["n_envs"], len(own.terms))
+            given["stagger_over"], given["twins"], given["vary"], given["split"])
+        shapes = _shapes_of(own, given["n_envs"])
         self._mine = {name: array[rows] for name, array in _arrays(Path(given["folder"]), shapes).items()}
 
     def do(self, command: bytes, more: BinaryIO) -> bytes:
@@ -184,6 +187,8 @@ class _Desk:
             mine["observation"][:], mine["reward"][:], mine["ended"][:] = step.observation, step.reward, step.truncated
             mine["terms"][:] = np.stack(list(step.terms.values()), axis=1)
             mine["credit"][:] = np.nan if step.credit is None else step.credit
+            if step.by_term is not None:
+                mine["by_term"][:] = step.by_term
             if step.truncated.any():
                 gc.collect()  # the worlds of a day that ended
         elif command == b"c":

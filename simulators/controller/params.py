@@ -19,7 +19,7 @@ from cosim.agents.fleet.base import BaseRule
 from cosim.agents.fleet.decision import EnergyModel, FleetFacts, Policy
 from cosim.agents.fleet.heuristics import PolicyOptions
 from cosim.agents.fleet.learned import LearnedPolicy, check_checkpoint
-from cosim.agents.fleet.observation import FORECASTS, OF_SITES, ObservedForecast, forecast_entries
+from cosim.agents.fleet.observation_row import FORECASTS, OF_SITES, ObservedForecast, forecast_entries
 from cosim.agents.fleet.planner_params import PlannerParams
 from cosim.agents.fleet.policies import POLICIES, PolicyMaker, check_own, checkpoint_of, make_policy, policy_class
 from cosim.agents.fleet.pooling import GpuShares

@@ -19,10 +19,20 @@ import numpy as np
 from cosim.adapter import Adapter
 from cosim.agents.fleet.actions import decision_of, from_unit, leader_row, site_rows, start_of
 from cosim.agents.fleet.base import EDGE, BaseRule, check_edge
+from cosim.agents.fleet.credit import Credits, RewardParts, SentWork
 from cosim.agents.fleet.decision import Decision, Matrix, Observation, Operation, Policy
-from cosim.agents.fleet.observation import ObservationScope
+from cosim.agents.fleet.observation_row import ObservationScope
 from cosim.agents.fleet.policies import POLICIES
-from cosim.agents.fleet.rewards import OBJECTIVE, TERMS, StepOutcome, hour_cost, loom, reward_of, terms_of, work_worth
+from cosim.agents.fleet.rewards import (
+    OBJECTIVE,
+    TERMS,
+    WEIGHED,
+    StepOutcome,
+    hour_cost,
+    loom,
+    terms_of,
+    terms_with_weight,
+)
 from cosim.agents.fleet.team_arrays import TeamArrays
 from cosim.errors import ScenarioError, unknown
 from cosim.hooks import Simulator
@@ -134,6 +144,7 @@ class Steering:
         self._fleet_ports = dict.fromkeys(self._sites, observed)
         self._situation: Situation
         self._seen: Observation
+        self._credits: Credits
         self._emission_kg_per_h: tuple[float | None, ...] = (None, None)
         self._intensities: tuple[list[float] | None, ...] = (None, None)
         self.view = self._make_view()
@@ -184,14 +195,23 @@ class Steering:
         weights, outputs = self.params.reward, self._world.simulators[FLEET].get_data(self._fleet_ports)
         fleet = [outputs[site] for site in self._sites]
         everywhere = range(len(fleet))
-        terms = terms_of(self._minute(fleet, everywhere), self.facts.kinds, weights)
-        objective = reward_of(terms, weights, self.sees_carbon)
-        shaped = objective + self._shaping(fleet, everywhere)
-        if weights.carbon == "system_difference" and self.sees_carbon:
-            return shaped, (*terms, objective), None
-        own = [reward_of(terms_of(self._minute(fleet, (i,)), self.facts.kinds, weights), weights, self.sees_carbon)
-               + self._shaping(fleet, (i,)) for i in everywhere]
-        return shaped, (*terms, objective), [shaped + self._sent(fleet), *own]
+        shared = weights.carbon == "system_difference" and self.sees_carbon
+        self._credits = Credits(
+            weights, self.sees_carbon, self.hours, len(fleet), self._parts(fleet, everywhere),
+            None if shared else [self._parts(fleet, (i,)) for i in everywhere], () if shared else self._sent(fleet))
+        objective, shaped, credit = self._credits.whole()
+        return shaped, (*self._credits.team.terms, objective), credit
+
+    @property
+    def credit_terms(self) -> tuple[str, ...]:
+        """Names of the terms by which `by_term` splits credits: those that have a weight."""
+        return terms_with_weight(self.params.reward, self.facts.kinds, self.sees_carbon)
+
+    def by_term(self) -> list[list[float]]:
+        """(1 + n, K) the reward and the credits of `outcome`, of which it is called after, as sums of `credit_terms`;
+        of the reward where an agent is credited with all."""
+        at = [WEIGHED.index(name) for name in self.credit_terms]
+        return [[row[k] for k in at] for row in self._credits.by_term()]
 
     def teacher(self, policy: str) -> Policy:
         """A policy by its name, made as the controller makes its own. ScenarioError as the controller has it."""
@@ -272,34 +292,33 @@ class Steering:
             served_to=sum([sum(s["finished_work_to"]) for s in here]) if self.counts_served else math.nan,
             queued_jobs=[sum(of_class) for of_class in zip(*(s["queued_jobs"] for s in here), strict=True)])
 
-    def _sent(self, fleet: list[dict[str, Any]]) -> float:
-        """What the manager's credit has beyond the reward, see `cosim.agents.fleet.rewards.work_worth`."""
+    def _parts(self, fleet: list[dict[str, Any]], sites: Sequence[int]) -> RewardParts:
+        """What the minute's reward is made of at some sites: (32), the hour's usual cost given back, looming drops."""
+        weights, seen, gpus = self.params.reward, self._seen, self.facts.gpus
+        usual_kw = self.usual_kw * sum([gpus[i] for i in sites]) / sum(gpus) if weights.relative else 0.0
+        return RewardParts(
+            terms_of(self._minute(fleet, sites), self.facts.kinds, weights),
+            hour_cost(seen.price_usd_per_kwh, usual_kw, self.hours, weights),
+            [loom(sum(seen.late_jobs[i]), sum(seen.urgent_jobs[i]), weights) - loom(
+                sum(fleet[i]["late_jobs"]), sum(fleet[i]["urgent_jobs"]), weights)
+             for i in sites] if self.foresees else ())
+
+    def _sent(self, fleet: list[dict[str, Any]]) -> list[SentWork]:
+        """What the manager's credit has beyond the reward."""
         weights, seen = self.params.reward, self._seen
         if weights.manager_credit == "all":
-            return 0.0
+            return []
         known = self._intensities[weights.carbon == "marginal"]
         placement = self.controller.pipeline.place(self._situation, self._policy.decision.site_share)
-        total = 0.0
+        sent = []
         for i, after in enumerate(fleet):
             kg_per_kwh = 0.0 if known is None else known[i]
             for m, kwh_per_to in enumerate(self.kwh_per_to):
                 added_to = (after["pending_work_to"][m] + after["deferred_work_to"][m]
                             - seen.pending_work_to[i][m] - seen.deferred_work_to[i][m]
                             + placement.shares[m][i] * seen.arrivals_work_to[m] - placement.totals[1][i][m])
-                total += added_to * work_worth(kwh_per_to, seen.price_usd_per_kwh, kg_per_kwh, self.hours, weights,
-                                               self.sees_carbon)
-        return total
-
-    def _shaping(self, fleet: list[dict[str, Any]], sites: Sequence[int]) -> float:
-        """What is learned from beyond (32) at some sites: the hour's usual cost given back, looming drops charged."""
-        weights, seen, gpus = self.params.reward, self._seen, self.facts.gpus
-        usual_kw = self.usual_kw * sum([gpus[i] for i in sites]) / sum(gpus) if weights.relative else 0.0
-        shaping = hour_cost(seen.price_usd_per_kwh, usual_kw, self.hours, weights)
-        if self.foresees:
-            for i in sites:
-                shaping += loom(sum(seen.late_jobs[i]), sum(seen.urgent_jobs[i]), weights) - loom(
-                    sum(fleet[i]["late_jobs"]), sum(fleet[i]["urgent_jobs"]), weights)
-        return shaping
+                sent.append(SentWork(added_to, kwh_per_to, seen.price_usd_per_kwh, kg_per_kwh))
+        return sent
 
 
 def _check_base(p: Any) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from cosim.agents.fleet.decision import FleetFacts, Observation
 from cosim.agents.fleet.learned import LearnedPolicy
-from cosim.agents.fleet.observation import ObservationScope
+from cosim.agents.fleet.observation_row import ObservationScope
 from cosim.agents.fleet.team_arrays import TeamArrays
 from cosim.agents.learn.config import METHODS, Learning
 from cosim.agents.learn.history import with_history

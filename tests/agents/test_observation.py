@@ -10,15 +10,8 @@ from hypothesis import strategies as st
 
 from cosim.agents.fleet.actions import decision_of, from_unit, gpu_start, manager_parts, site_parts, site_rows
 from cosim.agents.fleet.decision import FleetFacts, Observation, Operation
-from cosim.agents.fleet.observation import (
-    ObservationScope,
-    Scaler,
-    context_columns,
-    context_per,
-    manager_view,
-    site_view,
-    usual_shares,
-)
+from cosim.agents.fleet.observation import Scaler, context_columns, context_per, manager_view, site_view
+from cosim.agents.fleet.observation_row import ObservationScope, usual_shares
 from cosim.agents.fleet.team_arrays import TeamArrays
 from cosim.agents.learn.spec import Column, Simplex, scaled
 

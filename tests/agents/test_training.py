@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from teams import Follow, mixed_team, site_team
+from teams import Follow, Split, mixed_team, site_team
 
 from cosim.agents import together
 from cosim.agents.learn import checkpoint
 from cosim.agents.learn.config import METHODS, Learning
 from cosim.agents.learn.parallel_env import ParallelEnvs, team_of
 from cosim.agents.learn.ppo import FIGURES
-from cosim.agents.learn.spec import Choice, Interval, spec_from_dict, spec_to_dict
+from cosim.agents.learn.spec import Choice, Interval, credit_terms, spec_from_dict, spec_to_dict
 from cosim.agents.learn.team import Team
 from cosim.agents.learn.training import BEST, LAST, LOG, Training, TrainingPlan
 from cosim.agents.request import scenario_of, stored
@@ -44,7 +44,7 @@ def trained(out, updates, env, team=None, episodes=10**6, **options):
         training.resume()
     else:
         config = Learning(rollout_steps=5, learning_rate_end=1.0, std_end=None, minibatches=2, width=16, **options)
-        training = Training(team or Team(env.spec, config, 3), env, plan)
+        training = Training(team or Team(env.spec, config, 3, terms=credit_terms(env)), env, plan)
         training.begin()
     training.run(lambda record: None)
     return training
@@ -67,15 +67,19 @@ def test_equal_teams_are_equal_files(tmp_path):
 
 
 @pytest.mark.long(after=1)
-@pytest.mark.parametrize(("method", "noise_steps"), [("mat", 1), ("mat", 3), ("mappo", 1)])
+@pytest.mark.parametrize(("method", "options"), [("mat", {}), ("mat", {"noise_steps": 3}), ("mappo", {}),
+                                                 ("mappo", {"critic": "terms"})])
 @pytest.mark.rows("M11")
-def test_resume_after_a_kill_is_exact(method, noise_steps, tmp_path):
+def test_resume_after_a_kill_is_exact(method, options, tmp_path):
     """6 updates at once, and 4 + a line that a kill cut off and updates after the checkpoint + 2: the same bits."""
-    trained(tmp_path / "a", 6, Follow(), method=method, noise_steps=noise_steps)
-    trained(tmp_path / "b", 4, Follow(), method=method, noise_steps=noise_steps)
+    def env(seed=0):
+        return Split(("near", "far"), seed=seed)
+
+    trained(tmp_path / "a", 6, env(), method=method, **options)
+    trained(tmp_path / "b", 4, env(), method=method, **options)
     with (tmp_path / "b" / LOG).open("a") as log:
         log.write(json.dumps({"update": 5, "reward": 9.0}) + "\n" + '{"update": 6, "rew')
-    trained(tmp_path / "b", 6, Follow(seed=99), method=method)
+    trained(tmp_path / "b", 6, env(seed=99), method=method)
     assert log_of(tmp_path / "a") == log_of(tmp_path / "b")
     (a, facts_a), (b, facts_b) = (checkpoint.read(tmp_path / k / LAST) for k in "ab")
     assert facts_a == facts_b
@@ -148,6 +152,7 @@ def test_files_that_are_no_checkpoints(tmp_path):
     (["ieee33", "--episodes", "0"], "must be >= 1"),
     (["--env", "nowhere:make"], "cannot be imported"),
     (["--env", "mpe2.simple_spread_v3:parallel_env", "--mode", "power"], "do not go with --env"),
+    (["--env", "nowhere:make", "--set", "learn.critic=terms"], "critic = terms does not go with --env"),
     (["--resume", "nowhere"], "there is no checkpoint"),
     (["--resume", "nowhere", "--method", "mat"], "leave out method"),
     (["--env", "nowhere:make", "--vary", "a.b=1:2"], "--vary draws a scenario's fields"),
@@ -176,6 +181,7 @@ NONSENSE = {
     "seed": (None, -1, 0.5, "x", [], True, 10**30, math.nan), "updates": (None, -1, "x", [], {}, math.nan, 10**30),
     "terminates": (None, 1, "x"), "value_scale": (None, [], {}, 1.0, ["x", [0.0], [1.0]], [0.5, [math.nan], [1.0]],
                                                   [0.5, [0.0] * 5, [1.0] * 5], [-1.0, [0.0], [0.0]], [0.5, [0.0], []]),
+    "credit_terms": (None, 1, "x", ["x"], [1]),
     "rng": (None, [], {}, {"sampling": {}}, {"x": {}}), "extra": (None, [], {}, 1),
     "rng.order": (None, {}, {"bit_generator": "PCG64"}), "rng.order.bit_generator": ("MT19937", None, 1),
     "rng.order.state.state": (-5, "x", None, 2**200), "rng.order.uinteger": (2**70, "x"),
@@ -306,10 +312,11 @@ SMALL = ["two_bus", "--envs", "4", "--engine", "simpy", "--set", "learn.rollout_
 @pytest.mark.long
 def test_two_processes_learn_what_one_does(tmp_path):
     """The same steps, rewards and updates but for the order of sums; and a run that two of them go on with has the same
-    bits as one that was not interrupted."""
+    bits as one that was not interrupted. With a critic of every term, whose rollouts have one axis more."""
     for out, workers, updates in (("one", 1, 2), ("two", 2, 2), ("part", 2, 1)):
         assert main([*SMALL, "--workers", str(workers), "--updates", str(updates), "--set", "learn.kl_limit=",
-                     "--set", "learn.std_end=", "--out", str(tmp_path / out), "--save-every", "2"]) == 0
+                     "--set", "learn.std_end=", "--set", "learn.critic=terms", "--out", str(tmp_path / out),
+                     "--save-every", "2"]) == 0
     assert main(["--resume", str(tmp_path / "part"), "--updates", "2", "--workers", "2"]) == 0
     one, two, part = (log_of(tmp_path / out) for out in ("one", "two", "part"))
     for a, b in zip(one, two, strict=True):

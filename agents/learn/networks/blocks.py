@@ -45,6 +45,12 @@ class Init:
         self.identity = identity
         self.generator = torch.Generator().manual_seed(seed)
 
+    def copy(self) -> Init:
+        """One that draws what this one would draw next."""
+        made = Init(0, self.identity)
+        made.generator.set_state(self.generator.get_state())
+        return made
+
     def linear(self, n_in: int, n_out: int, gain: float, parts: int = 1) -> nn.Linear:
         """A linear layer; each of `parts` equal blocks of outputs is orthogonal by itself."""
         with warnings.catch_warnings():  # torch finds a layer without inputs or outputs odd; here it is an empty part

@@ -10,10 +10,11 @@ from cosim.agents.learn.networks.network import PolicyNetwork
 from cosim.agents.learn.networks.parallel import Mappo, MatDec, Transformer
 from cosim.agents.learn.spec import TeamSpec
 
-NETWORKS: dict[str, Callable[[TeamSpec, Learning, int], PolicyNetwork]] = {
+NETWORKS: dict[str, Callable[[TeamSpec, Learning, int, int], PolicyNetwork]] = {
     "mat": Mat, "mat-dec": MatDec, "transformer": Transformer, "mappo": Mappo}
 
 
-def make_network(spec: TeamSpec, config: Learning, seed: int) -> PolicyNetwork:
-    """A fresh network of `config.method`; the same seed gives the same weights."""
-    return NETWORKS[config.method](spec, config, seed)
+def make_network(spec: TeamSpec, config: Learning, seed: int, terms: int = 0) -> PolicyNetwork:
+    """A fresh network of `config.method`; the same seed gives the same weights. terms: values that its critic has per
+    agent, 0: one of their sum."""
+    return NETWORKS[config.method](spec, config, seed, terms)

@@ -40,8 +40,8 @@ class Mat(PolicyNetwork):
     later: Tensor
     type_at: Tensor
 
-    def __init__(self, spec: TeamSpec, config: Learning, seed: int):
-        super().__init__(spec, config, seed)
+    def __init__(self, spec: TeamSpec, config: Learning, seed: int, terms: int = 0):
+        super().__init__(spec, config, seed, terms)
         width, init = config.width, self.init
         self.encoder = Encoder(spec, self.groups, width, config.heads, config.blocks, init)
         self.shown = ModulesOf(init.linear(a.n_unit, width, 1.0) for a in self.actions)
@@ -58,13 +58,13 @@ class Mat(PolicyNetwork):
 
     def value(self, observation: Tensor) -> Tensor:
         """See Network."""
-        return self.value_output(self.encoder(observation)).squeeze(-1)
+        return self.by_agent(self.encoder(observation))
 
     def outputs(self, observation: Tensor, context: Tensor, raw: Tensor, order: Tensor | None
                 ) -> tuple[list[Tensor], Tensor]:
         """See Network; one pass. Agents stay in the team's order, and a mask encodes the order of decisions."""
         token = self.encoder(observation)
-        value = self.value_output(token).squeeze(-1)
+        value = self.by_agent(token)
         asked = self.decision_token(token, context)
         shown = self.groups.join([layer(a.unit(self.groups.of(raw, k, a.n_raw)))
                                   for k, (a, layer) in enumerate(zip(self.actions, self.shown, strict=True))])
@@ -141,7 +141,7 @@ class MatDecoding:
         if order is not None:
             self.observation = _ordered(observation, order)
         self.token = net.encoder(observation)
-        self.value = net.value_output(self.token).squeeze(-1)
+        self.value = net.by_agent(self.token)
         batch, n, width = self.token.shape
         make = self.token.new_zeros
         self.raw, self.action = make(batch, n, net.n_raw), make(batch, n, net.n_action)

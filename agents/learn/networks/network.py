@@ -1,7 +1,8 @@
 """What all policies share: scoring a joint action in one pass, drawing one in the team's order.
 
-Axes: B samples, n agents in the team's order (leaders first), E numbers per token; R the widest raw action. `order`
-(B, n): which agent decides at which position; None: the team's order. Leaders stand at their own positions in it.
+Axes: B samples, n agents in the team's order (leaders first), E numbers per token; R the widest raw action; K terms of
+the reward. `order` (B, n): which agent decides at which position; None: the team's order. Leaders stand at their own
+positions in it. Values are (B, n), or (B, n, K) of a critic with an output per term.
 
 Rows: B05, B06.
 """
@@ -29,8 +30,8 @@ ALL = slice(None)
 
 @dataclass(frozen=True)
 class JointAction:
-    """A joint action as tensors in the team's order: action (B, n, A), raw (B, n, R), log_prob and value (B, n);
-    log_prob is 0 where nothing was drawn (modes, frozen leaders)."""
+    """A joint action as tensors in the team's order: action (B, n, A), raw (B, n, R), log_prob (B, n), value; log_prob
+    is 0 where nothing was drawn (modes, frozen leaders)."""
 
     action: Tensor
     raw: Tensor
@@ -39,7 +40,8 @@ class JointAction:
 
 
 class PolicyNetwork(nn.Module, ABC):
-    """Base of the policies: distributions per type, the value's output layer, frozen leaders."""
+    """Base of the policies: distributions per type, the value's output layer, frozen leaders. terms: K, 0 for one value
+    of their sum."""
 
     autoregressive = False
     outs: ModulesOf[Output]
@@ -47,18 +49,30 @@ class PolicyNetwork(nn.Module, ABC):
     fixed: Tensor
     learned: Tensor
 
-    def __init__(self, spec: TeamSpec, config: Learning, seed: int):
+    def __init__(self, spec: TeamSpec, config: Learning, seed: int, terms: int = 0):
         super().__init__()
+        self.terms = terms
         self.spec, self.config, self.groups, self.init = spec, config, AgentGroups(spec), Init(seed, config.identity)
         self.actions = ModulesOf(
             Actions(k, config.simplex, config.std_start, config.std_min) for k in self.groups.kinds)
         self.n_raw = max(a.n_raw for a in self.actions)
         self.n_action = max(a.n_action for a in self.actions)
-        self.value_output = Output(config.width, 1, SMALL_GAIN, self.init)
+        self.value_output = self.value_layer(1)
         fixed, mask = _frozen(spec, self.groups, config, self.n_raw)
         self.register_buffer("fixed", fixed, persistent=False)
         self.register_buffer("learned", mask, persistent=False)
         self.n_fixed = len(fixed)
+
+    def value_layer(self, values: int) -> Output:
+        """A fresh output layer of so many values, each of so many terms. All other layers are those of a critic without
+        terms: the policies of a seed start as the same ones."""
+        aside, one = self.init.copy(), Output(self.config.width, values, SMALL_GAIN, self.init)
+        return Output(self.config.width, values * self.terms, SMALL_GAIN, aside) if self.terms else one
+
+    def by_agent(self, token: Tensor) -> Tensor:
+        """Values (B, n) or (B, n, K) of the critic's tokens (B, n, E)."""
+        values = self.value_output(token)
+        return values if self.terms else values.squeeze(-1)
 
     def heads(self) -> ModulesOf[Output]:
         """A fresh output layer per type; a new policy's means are the parts' `start`."""
@@ -80,12 +94,12 @@ class PolicyNetwork(nn.Module, ABC):
 
     @abstractmethod
     def value(self, observation: Tensor) -> Tensor:
-        """(B, n) normalised value, estimated from each agent's token."""
+        """(B, n) or (B, n, K) normalised value, estimated from each agent's token."""
 
     @abstractmethod
     def outputs(self, observation: Tensor, context: Tensor, raw: Tensor, order: Tensor | None
                 ) -> tuple[list[Tensor], Tensor]:
-        """Parameters (B, n_k, P_k) per type, each agent given its predecessors' draws, and the value (B, n)."""
+        """Parameters (B, n_k, P_k) per type, each agent given its predecessors' draws, and the value."""
 
     def start(self, observation: Tensor, order: Tensor | None, noise: Noise | None) -> Decoding:
         """Begin to draw a joint action; `noise` None: the modes."""
@@ -94,7 +108,7 @@ class PolicyNetwork(nn.Module, ABC):
 
     def scores(self, observation: Tensor, context: Tensor, raw: Tensor, order: Tensor | None
                ) -> tuple[Tensor, Tensor, Tensor]:
-        """(log_prob, entropy, value), each (B, n), of stored draws in the order they were drawn in."""
+        """(log_prob, entropy, value), the first two (B, n), of stored draws in the order they were drawn in."""
         return self._scored(observation, context, raw, order)
 
     def compile_scores(self) -> None:
@@ -134,7 +148,7 @@ class ParallelDecoding:
 
     def __init__(self, network: PolicyNetwork, params: list[Tensor], value: Tensor, noise: Noise | None):
         net, groups = network, network.groups
-        batch, n = value.shape
+        batch, n = value.shape[:2]
         raw, action = value.new_zeros(batch, n, net.n_raw), value.new_zeros(batch, n, net.n_action)
         log_prob = value.new_zeros(batch, n)
         for k, actions in enumerate(net.actions):

@@ -20,13 +20,11 @@ from torch.nn import functional
 from cosim.agents.learn.config import Learning
 from cosim.agents.learn.networks.blocks import (
     HIDDEN_GAIN,
-    SMALL_GAIN,
     AgentGroups,
     Encoder,
     FeedForward,
     Init,
     ModulesOf,
-    Output,
     OwnHistory,
 )
 from cosim.agents.learn.networks.distributions import Noise
@@ -45,7 +43,7 @@ class Parallel(PolicyNetwork):
 
     @abstractmethod
     def hidden(self, observation: Tensor) -> tuple[list[Tensor], Tensor]:
-        """(tokens (B, n_k, E) per type, value (B, n))."""
+        """(tokens (B, n_k, E) per type, value)."""
 
     def outputs(self, observation: Tensor, context: Tensor, raw: Tensor, order: Tensor | None
                 ) -> tuple[list[Tensor], Tensor]:
@@ -95,8 +93,8 @@ class InformedDecoding:
 class MatDec(Parallel):
     """Shared encoder; critic and one decoder per agent type on its tokens."""
 
-    def __init__(self, spec: TeamSpec, config: Learning, seed: int):
-        super().__init__(spec, config, seed)
+    def __init__(self, spec: TeamSpec, config: Learning, seed: int, terms: int = 0):
+        super().__init__(spec, config, seed, terms)
         self.encoder = Encoder(spec, self.groups, config.width, config.heads, config.blocks, self.init)
         self.decoders = ModulesOf(
             nn.Sequential(*(FeedForward(config.width, self.init) for _ in range(config.blocks))) for _ in self.actions)
@@ -105,21 +103,21 @@ class MatDec(Parallel):
 
     def value(self, observation: Tensor) -> Tensor:
         """See Network."""
-        return self.value_output(self.encoder(observation)).squeeze(-1)
+        return self.by_agent(self.encoder(observation))
 
     def hidden(self, observation: Tensor) -> tuple[list[Tensor], Tensor]:
         """See Parallel."""
         token = self.encoder(observation)
         decoded = [decoder(token[:, self.groups.select(k)]) for k, decoder in enumerate(self.decoders)]
-        return decoded, self.value_output(token).squeeze(-1)
+        return decoded, self.by_agent(token)
 
 
 class Transformer(Parallel):
     """Parallel attention: one encoder for the actors, another for the critic. With `history_steps` the actors attend
     over their own past alone; the critic, which only training uses, over all agents with theirs."""
 
-    def __init__(self, spec: TeamSpec, config: Learning, seed: int):
-        super().__init__(spec, config, seed)
+    def __init__(self, spec: TeamSpec, config: Learning, seed: int, terms: int = 0):
+        super().__init__(spec, config, seed, terms)
         shape = (config.width, config.heads, config.blocks)
         steps = config.history_steps
         self.actor = (Encoder(spec, self.groups, *shape, self.init) if steps == 1 else
@@ -130,7 +128,7 @@ class Transformer(Parallel):
 
     def value(self, observation: Tensor) -> Tensor:
         """See Network."""
-        return self.value_output(self.critic(observation)).squeeze(-1)
+        return self.by_agent(self.critic(observation))
 
     def hidden(self, observation: Tensor) -> tuple[list[Tensor], Tensor]:
         """See Parallel."""
@@ -141,20 +139,21 @@ class Transformer(Parallel):
 class Mappo(Parallel):
     """Inputs of each type's actor: the agent's observation and index; of the critic: all observations."""
 
-    def __init__(self, spec: TeamSpec, config: Learning, seed: int):
-        super().__init__(spec, config, seed)
+    def __init__(self, spec: TeamSpec, config: Learning, seed: int, terms: int = 0):
+        super().__init__(spec, config, seed, terms)
         widths = [len(k.observation) for k in self.groups.kinds]
         self.actors = ModulesOf(Mlp(w, config, self.init) for w in widths)
         self.who = self.init.identities(len(spec.agents), config.width)
         self.critic = Mlp(sum(widths[t] for t in self.groups.type_at), config, self.init)
-        self.value_output = Output(config.width, len(spec.agents), SMALL_GAIN, self.init)
+        self.value_output = self.value_layer(len(spec.agents))
         self.outs = self.heads()
         self.contexts()
 
     def value(self, observation: Tensor) -> Tensor:
-        """See Network; a number per agent, as they may be credited with different things."""
+        """See Network; numbers per agent, as they may be credited with different things."""
         seen = torch.cat([x.flatten(1) for x in self._parts(observation)], -1)
-        return self.value_output(self.critic(seen))
+        values = self.value_output(self.critic(seen))
+        return values.unflatten(-1, (-1, self.terms)) if self.terms else values
 
     def hidden(self, observation: Tensor) -> tuple[list[Tensor], Tensor]:
         """See Parallel."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cosim.agents.fleet.observation import PACE_MIN, USUAL_LEAST
+from cosim.agents.fleet.observation_row import PACE_MIN, USUAL_LEAST
 from cosim.simulators.aidc.compiled import jit
 from cosim.simulators.aidc.compiled.jit import entry, part, sources_of
 from cosim.simulators.controller.batched.shares import (

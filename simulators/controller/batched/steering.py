@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cosim.agents.fleet.credit import Credits, RewardParts, SentWork
 from cosim.agents.fleet.heuristics import PolicyOptions, queue_drain_to
-from cosim.agents.fleet.observation import (
+from cosim.agents.fleet.observation_row import (
     FORECASTS,
     OF_SITES,
     RELATIVE,
@@ -26,7 +27,7 @@ from cosim.agents.fleet.observation import (
     usual_shares,
 )
 from cosim.agents.fleet.pooling import sharers
-from cosim.agents.fleet.rewards import StepOutcome, hour_cost, loom, reward_of, terms_of, work_worth
+from cosim.agents.fleet.rewards import WEIGHED, StepOutcome, hour_cost, loom, terms_of
 from cosim.errors import ModelError, ScenarioError
 from cosim.simulators.aidc.compiled.fleet import CompiledFleet, FleetStep, Jobs
 from cosim.simulators.aidc.compiled.records import plain, records
@@ -104,6 +105,7 @@ class BatchSteering:
         self._rows: list[Any] = [None] * n_envs
         self._supply = np.array([self._params.supply_temp_min_degc, self._params.supply_temp_max_degc])
         self._degc_at = len(rules.train) * leads + len(sharers(self.facts, self.facts.kinds)) + 1
+        self._credits: Credits
         self._jobs_so_far, self._time_s = np.zeros(n_envs, np.int64), np.zeros(n_envs)
         self._placed: tuple[np.ndarray, tuple[np.ndarray, ...]] | None = None
         self._base = BaseRules([steering.base_rule() for _ in range(n_envs)], self.view.base,
@@ -231,6 +233,15 @@ class BatchSteering:
             state[name][going] = getattr(did, name)[going]
         return outcome
 
+    def by_term(self) -> np.ndarray:
+        """(B, 1 + n, K) as `Steering.by_term`, of the step done last."""
+        at, rows = [WEIGHED.index(name) for name in self.steering.credit_terms], self._credits.by_term()
+        out = np.empty((self.n_envs, len(rows), len(at)))
+        for i, row in enumerate(rows):
+            for j, k in enumerate(at):
+                out[:, i, j] = row[k]
+        return out
+
     def next_day(self, envs: np.ndarray) -> None:
         """A new day begins in some environments; what is inside goes on, on a clock that stands at 0."""
         self.fleet.shift(envs, self._jobs_so_far[envs])
@@ -280,16 +291,15 @@ class BatchSteering:
 
     def _outcome(self, did: FleetStep, manager: np.ndarray, sent_to: np.ndarray
                  ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        weights, sees, sites = self._weights, self.steering.sees_carbon, range(len(self.facts.gpus))
-        terms = terms_of(self._minute(did, sites), self.facts.kinds, weights)
-        objective = reward_of(terms, weights, sees)
-        shaped = objective + self._shaping(did, sites)
-        table = np.stack(np.broadcast_arrays(*terms, objective), axis=1)
-        if weights.carbon == "system_difference" and sees:
-            return shaped, table, None
-        own = [reward_of(terms_of(self._minute(did, (i,)), self.facts.kinds, weights), weights, sees)
-               + self._shaping(did, (i,)) for i in sites]
-        return shaped, table, np.stack([shaped + self._sent(did, manager, sent_to), *own], axis=1)
+        weights, sees, n = self._weights, self.steering.sees_carbon, self.facts.n_sites
+        shared = weights.carbon == "system_difference" and sees
+        self._credits = Credits(
+            weights, sees, self.steering.hours, n, self._parts(did, range(n)),
+            None if shared else [self._parts(did, (i,)) for i in range(n)],
+            () if shared else self._sent(did, manager, sent_to))
+        objective, shaped, credit = self._credits.whole()
+        table = np.stack(np.broadcast_arrays(*self._credits.team.terms, objective), axis=1)
+        return shaped, table, None if credit is None else np.stack(credit, axis=1)
 
     def _minute(self, did: FleetStep, sites: Sequence[int]) -> StepOutcome:
         """The minute that ended at some sites, in all environments."""
@@ -307,35 +317,29 @@ class BatchSteering:
             served_to=did.finished_work_to[:, here].sum(axis=(1, 2)) if self.steering.counts_served else math.nan,
             queued_jobs=list(did.queued_jobs[:, here].sum(axis=1).T.astype(float)))
 
-    def _sent(self, did: FleetStep, manager: np.ndarray, sent_to: np.ndarray) -> np.ndarray | float:
+    def _parts(self, did: FleetStep, sites: Sequence[int]) -> RewardParts:
+        """As `Steering._parts`."""
+        weights, gpus, here, seen = self._weights, self.facts.gpus, list(sites), self._state
+        usual_kw = self.steering.usual_kw * sum([gpus[i] for i in here]) / sum(gpus) if weights.relative else 0.0
+        return RewardParts(
+            terms_of(self._minute(did, sites), self.facts.kinds, weights),
+            hour_cost(self._outside["price_usd_per_kwh"], usual_kw, self.steering.hours, weights),
+            [loom(seen["late_jobs"][:, i].sum(axis=1), seen["urgent_jobs"][:, i].sum(axis=1), weights)
+             - loom(did.late_jobs[:, i].sum(axis=1), did.urgent_jobs[:, i].sum(axis=1), weights)
+             for i in here] if self.steering.foresees else ())
+
+    def _sent(self, did: FleetStep, manager: np.ndarray, sent_to: np.ndarray) -> list[SentWork]:
         """As `Steering._sent`; sent_to (B, N, M): work that the managers' actions sent."""
         weights, before, outside = self._weights, self._state, self._outside
         if weights.manager_credit == "all":
-            return 0.0
+            return []
         shares = simplexes(manager, self._rules.eligible).transpose(0, 2, 1)
         added_to = (did.pending_work_to + did.deferred_work_to - before["pending_work_to"] - before["deferred_work_to"]
                     + shares * sent_to.sum(axis=1, keepdims=True) - sent_to)
-        intensities = outside["mci_kg_per_kwh" if weights.carbon == "marginal" else "nci_kg_per_kwh"]
-        known = not np.isnan(intensities).any()
-        total = np.zeros(self.n_envs)
-        for i in range(len(self.facts.gpus)):
-            kg_per_kwh = intensities[:, i] if known else 0.0
-            for m, kwh_per_to in enumerate(self.steering.kwh_per_to):
-                total += added_to[:, i, m] * work_worth(kwh_per_to, outside["price_usd_per_kwh"], kg_per_kwh,
-                                                        self.steering.hours, weights, self.steering.sees_carbon)
-        return total
-
-    def _shaping(self, did: FleetStep, sites: Sequence[int]) -> np.ndarray:
-        """As `Steering._shaping`."""
-        weights, gpus, here, seen = self._weights, self.facts.gpus, list(sites), self._state
-        usual_kw = self.steering.usual_kw * sum([gpus[i] for i in here]) / sum(gpus) if weights.relative else 0.0
-        shaping = hour_cost(self._outside["price_usd_per_kwh"], usual_kw, self.steering.hours, weights)
-        if self.steering.foresees:
-            for i in here:
-                shaping = shaping + loom(seen["late_jobs"][:, i].sum(axis=1), seen["urgent_jobs"][:, i].sum(axis=1),
-                                         weights) - loom(did.late_jobs[:, i].sum(axis=1),
-                                                         did.urgent_jobs[:, i].sum(axis=1), weights)
-        return shaping
+        intensities = outside["mci_kg_per_kwh" if weights.carbon == "marginal" else "nci_kg_per_kwh"].copy()
+        known, price = not np.isnan(intensities).any(), outside["price_usd_per_kwh"].copy()
+        return [SentWork(added_to[:, i, m], kwh_per_to, price, intensities[:, i] if known else 0.0)
+                for i in range(self.facts.n_sites) for m, kwh_per_to in enumerate(self.steering.kwh_per_to)]
 
 
 def _joined(rows: Sequence[JobRows]) -> ArrivedJobs:

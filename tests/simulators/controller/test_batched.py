@@ -157,7 +157,7 @@ def short(scenario, minutes=20, **settings):
 
 def agree(one, other, context):
     """Of two steps, or observations: the same numbers, to 1e-9 of their size; contexts as well."""
-    for name in ("observation", "reward", "credit"):
+    for name in ("observation", "reward", "credit", "by_term"):
         a, b = getattr(one, name), getattr(other, name)
         assert (a is None) == (b is None)
         if a is not None:
@@ -232,14 +232,19 @@ def test_the_numbers_are_those_of_one_world_after_the_other(variant):
     """Over two midnights, random actions and those of a fresh policy in turn."""
     scenario, settings = VARIANTS[variant]
     scenario = short(scenario, **settings)
-    one, all_at_once = Environments(scenario, range(2), seed=5), BatchEnvironments(scenario, range(2), seed=5)
+    one, all_at_once = (made(scenario, range(2), seed=5, split=True) for made in (Environments, BatchEnvironments))
     assert one.spec == all_at_once.spec
+    assert one.credit_terms == all_at_once.credit_terms
     np.testing.assert_allclose(all_at_once.reset(), one.reset(), rtol=1e-9, atol=1e-7)
     rng, start = np.random.default_rng(0), np.repeat(one.envs[0].steering.start()[None], 2, axis=0)
     for k in range(45):
         action = start if k % 3 else random_actions(one.spec, 2, rng)
         context = [env.context(action[:, :1]) for env in (one, all_at_once)]
-        agree(one.step(action), all_at_once.step(action), context)
+        step = one.step(action)
+        agree(step, all_at_once.step(action), context)
+        credits = np.repeat(step.reward[:, None], step.by_term.shape[1] - 1, 1) if step.credit is None else step.credit
+        np.testing.assert_allclose(step.by_term.sum(axis=2), np.column_stack([step.reward, credits]), rtol=1e-5,
+                                   atol=1e-7)
     one.close()
     all_at_once.close()
     compiled_for = [len(entry.signatures) for entry in (decisions.place, decisions.operate, decisions.look)]
@@ -288,7 +293,7 @@ def test_a_saved_state_goes_on_bit_for_bit_whoever_shares_the_environments(steps
 @pytest.mark.long
 def test_workers_share_them_out():
     scenario = override(IEEE33, {}).replace(until_s=1200.0)
-    alone, shared = (vector_env(scenario, 3, workers, seed=4, engine="compiled") for workers in (0, 2))
+    alone, shared = (vector_env(scenario, 3, workers, seed=4, engine="compiled", split=True) for workers in (0, 2))
     try:
         assert np.array_equal(alone.reset(), shared.reset())
         rng = np.random.default_rng(2)
@@ -298,6 +303,7 @@ def test_workers_share_them_out():
             a, b = alone.step(action), shared.step(action)
             assert np.array_equal(a.observation, b.observation)
             assert np.array_equal(a.reward, b.reward)
+            assert np.array_equal(a.by_term, b.by_term)
             if k == 10:
                 assert np.array_equal(shared.restore(alone.state()), a.observation)
     finally:

@@ -8,7 +8,7 @@ import pytest
 from cosim.agents.fleet.actions import site_parts
 from cosim.agents.fleet.decision import FleetFacts
 from cosim.agents.fleet.heuristics import PolicyOptions
-from cosim.agents.fleet.observation import ObservationScope
+from cosim.agents.fleet.observation_row import ObservationScope
 from cosim.agents.fleet.policies import make_policy
 from cosim.agents.fleet.team_arrays import TeamArrays
 from cosim.drivers.resolve import resolve

@@ -170,12 +170,17 @@ def an_hour_of_the_longest_deferral(env):
                                     {"controller.reward.carbon": "marginal"},
                                     {"controller.reward.relative": False, "controller.reward.looming": False}])
 def test_what_sites_are_credited_with_is_the_whole_reward(fields):
-    """The manager is credited with all of it, the sites with parts that sum to it, drops and what looms included."""
+    """The manager is credited with all of it, the sites with parts that sum to it, drops and what looms included; each
+    is the sum of its terms, and no carbon counts where none is shown."""
     env, rng = environment(override(IEEE33, fields)), np.random.default_rng(3)
     for _ in range(40):
         reward, _, credit, _ = env.step(random_actions(env.steering.spec, 1, rng)[0])
         assert credit[0] == reward
         assert sum(credit[1:]) == pytest.approx(reward, rel=1e-9, abs=1e-12)
+        split = np.array(env.steering.by_term())
+        assert split.sum(axis=1) == pytest.approx([reward, *credit], rel=1e-9, abs=1e-12)
+        assert split.shape == (5, len(env.steering.credit_terms))
+    assert ("carbon_t" in env.steering.credit_terms) == ("controller.mode" not in fields)
 
 
 def test_a_manager_credited_with_what_it_sends_pays_for_it_then_and_not_when_it_is_done():
