@@ -359,8 +359,8 @@ def test_marks_are_listed():
     marked = [(page.stem, mark) for page in PAGES for mark, *_ in blocks(page) if mark in ("network", "slow", "extra")]
     assert marked == [("agents", "slow"), ("agents", "slow"),
                       ("carbon", "slow"), ("carbon", "slow"), ("developing", "slow"), ("index", "network"),
-                      ("learning", "slow"), ("learning", "slow"), ("learning", "slow"), ("neighbours", "extra"),
-                      ("neighbours", "extra"),
+                      ("learning", "slow"), ("learning", "slow"), ("learning", "slow"), ("learning", "slow"),
+                      ("neighbours", "extra"), ("neighbours", "extra"),
                       ("own-grid", "extra"), ("paper", "slow"),
                       ("rules", "slow"), ("rules", "slow"), ("rules", "slow"), ("speed", "slow"), ("sweeps", "extra"),
                       ("sweeps", "slow"), ("sweeps", "network"), ("sweeps", "extra"), ("own-network", "extra"),
