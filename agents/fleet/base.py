@@ -16,7 +16,7 @@ import numpy as np
 
 from cosim.agents.fleet.actions import SiteBase
 from cosim.agents.fleet.decision import Decision, FleetFacts, Observation, Policy, Vector
-from cosim.agents.fleet.pooling import per_sharer, sharers
+from cosim.agents.fleet.pooling import per_sharer, sharer_blocks, sharers
 from cosim.agents.learn.spec import BELOW, before_edge
 from cosim.errors import ScenarioError
 from cosim.units import DAY_S, ROUNDING
@@ -82,9 +82,9 @@ def within_grants(facts: FleetFacts, site: int, gpu_share: Vector) -> list[float
     (M,) and stand half a block from where they would not: (30) and (31) round down, and shares of exactly k blocks
     lose one by the last digit. Less than half where the GPUs left over are too few."""
     row, capacity = per_sharer(facts, gpu_share), facts.gpus[site]
-    blocks = [1] * len(row) if facts.gpu_shares == "kinds" else facts.gpus_per_block
     unused = max(0.0, 1.0 - sum(row))
-    room = [block / 2.0 / capacity if share > 0.0 else 0.0 for share, block in zip(row, blocks, strict=True)]
+    room = [block / 2.0 / capacity if share > 0.0 else 0.0
+            for share, block in zip(row, sharer_blocks(facts), strict=True)]
     part = min(1.0, unused / total) if (total := sum(room)) else 0.0
     return [*(share + part * more for share, more in zip(row, room, strict=True)), max(0.0, unused - part * total)]
 

@@ -44,6 +44,11 @@ def per_sharer(facts: FleetFacts, shares: Vector) -> list[float]:
     return per_kind(facts, shares) if facts.gpu_shares == "kinds" else list(shares)
 
 
+def sharer_blocks(facts: FleetFacts) -> list[int]:
+    """GPUs of a block of each of the `sharers`: a kind's are granted one by one, and divided in blocks afterwards."""
+    return [1] * len(groups(facts)) if facts.gpu_shares == "kinds" else list(facts.gpus_per_block)
+
+
 def per_kind(facts: FleetFacts, shares: Vector) -> list[float]:
     """Sums over the classes (M,) of each of the `groups`."""
     return [sum([shares[m] for m in of_kind]) for of_kind in groups(facts)]
@@ -63,10 +68,9 @@ def per_class(facts: FleetFacts, shares: Vector) -> list[float]:
 def pool(facts: FleetFacts, shares: Vector, capacity: int) -> list[int]:
     """GPUs of each of the `groups` at a site with `capacity` GPUs, for shares (M,) of the classes: the sum of (30) or
     of (31), and with shares of kinds the whole GPUs of their sum. ModelError if a share is not finite."""
-    mine = project_shares(shares)
+    gpus = gpu_blocks(per_sharer(facts, project_shares(shares)), capacity, sharer_blocks(facts))
     if facts.gpu_shares == "kinds":
-        return gpu_blocks(per_kind(facts, mine), capacity, [1] * len(groups(facts)))
-    gpus = gpu_blocks(mine, capacity, facts.gpus_per_block)
+        return gpus
     return [sum([gpus[m] for m in of_kind]) for of_kind in groups(facts)]
 
 

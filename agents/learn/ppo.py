@@ -251,8 +251,8 @@ def imitation(network: PolicyNetwork, batch: Batch, config: Learning) -> tuple[T
 
 def criticism(network: PolicyNetwork, batch: Batch, config: Learning) -> tuple[Tensor, dict[str, Tensor]]:
     """The value's loss alone; figures as of `loss`, of which the policy's are 0."""
-    _, _, value = network.scores(batch.observation, batch.context, batch.raw, batch.order)
-    error, none = value_loss(value, batch, config), torch.zeros((), device=value.device)
+    error = value_loss(network.value(batch.observation), batch, config)
+    none = torch.zeros((), device=error.device)
     return error, dict(zip(FIGURES, (none, error.detach(), none, none, none), strict=True))
 
 
