@@ -18,8 +18,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import Field
 
+from cosim.agents.fleet.decision import FleetFacts
 from cosim.params import params
 from cosim.units import KG_PER_T, MIN_PER_H
 
@@ -72,6 +74,11 @@ class RewardWeights:
         "tenth of it per job that can wait for less than an hour, paid back when it ends or is dropped. "
         "Potential-based: the best policy stays what it is (Ng et al. 1999); else a deferral is charged half a day "
         "after it")] = True
+    loom_slack_min: Annotated[float, Field(
+        ge=0, description="drops loom, too, where the training at a site could stand still for less than this and meet "
+        "its deadlines (slack_min): c4 for every job of mean size that its GPUs could do in the time that is short, "
+        "paid back when slack returns. Jobs that each have hours left are late together where there are too many: no "
+        "one of them is, until its last hour; 0: not; needs looming")] = 0.0
     manager_credit: Annotated[ManagerCredit, Field(
         description="what the manager learns from beside drops and waits. all: what the fleet draws, when it draws it, "
         "hours after the decision that sent the work and amid what the sites' agents do; sent: the energy of the work "
@@ -193,12 +200,25 @@ def _worths(price_usd_per_kwh: Numbers, kg_per_kwh: Numbers, hours: float, weigh
             weights.c2_per_usd * price_usd_per_kwh, weights.c3_per_t * kg_per_kwh / KG_PER_T if sees_carbon else 0.0)
 
 
-def loom(late_jobs: float, urgent_jobs: float, weights: RewardWeights) -> float:
-    """What the training jobs inside threaten to cost, in units of the reward (>= 0); its growth in a step is charged.
+def loom(late_jobs: Numbers, urgent_jobs: Numbers, slack_min: Numbers, jobs_per_min: float, weights: RewardWeights
+         ) -> Numbers:
+    """What training jobs at a site threaten to cost, in units of the reward (>= 0); its growth in a step is charged.
 
-    late_jobs: that miss their deadline anyway; urgent_jobs: that can wait for less than an hour
+    late_jobs: that miss their deadline anyway; urgent_jobs: that can wait for less than an hour; slack_min: how long
+    training could stand still; jobs_per_min: of `jobs_per_min`
     """
-    return weights.c4_per_train_job * (late_jobs + _URGENT_DROPS * urgent_jobs) if weights.looming else 0.0
+    if not weights.looming:
+        return 0.0
+    drops = late_jobs + _URGENT_DROPS * urgent_jobs
+    if weights.loom_slack_min:
+        drops = drops + jobs_per_min * np.maximum(weights.loom_slack_min - slack_min, 0.0)
+    return weights.c4_per_train_job * drops
+
+
+def jobs_per_min(facts: FleetFacts, site: int) -> float:
+    """Training jobs of the classes' mean size that all GPUs of a site do in a minute; 0 without training."""
+    sizes = [facts.work_to[m] / facts.to_per_gpu_min[m] for m in facts.train]
+    return facts.gpus[site] * len(sizes) / sum(sizes) if sizes else 0.0
 
 
 def _known(kg_per_h: float | None) -> float:

@@ -27,8 +27,10 @@ from cosim.agents.fleet.rewards import (
     OBJECTIVE,
     TERMS,
     WEIGHED,
+    RewardWeights,
     StepOutcome,
     hour_cost,
+    jobs_per_min,
     loom,
     terms_of,
     terms_with_weight,
@@ -44,6 +46,8 @@ from cosim.units import HOUR_S
 
 CONTROLLER, FLEET, GRID, WORKLOAD, BASELINE = "controller", "aidc", "grid", "workload", "grid_without_aidc"
 TARIFF = "tariff"
+_LOOMING = ("late_jobs", "urgent_jobs", "slack_min")
+"""What tells of drops to come."""
 _USUAL_PUE = 1.25
 _COOLING_FACTOR = 1.4
 """Site power per IT power at full load that scales the power columns; more is clipped."""
@@ -135,12 +139,12 @@ class Steering:
         self.sees_carbon = self.params.mode == "joint"
         self.hours = self.controller.step_s / HOUR_S
         ports = world.simulators[FLEET].meta["models"]["Site"]["attrs"]
-        self.foresees = self.params.reward.looming and {"late_jobs", "urgent_jobs"} <= set(ports)
+        self.foresees = _foresees(self.params.reward, world)
         self.counts_served = "finished_work_to" in ports
         self.kwh_per_to = [c.kw_per_to_s * _USUAL_PUE / HOUR_S for c in self.params.job_classes.values()]
         observed = ["p_kw", "work_to", "dropped_jobs", "queued_jobs", "pending_work_to", "deferred_work_to",
                     *["finished_work_to"] * self.counts_served,
-                    *(("late_jobs", "urgent_jobs") if self.foresees else ())]
+                    *(_LOOMING[:3 if self.params.reward.loom_slack_min else 2] if self.foresees else ())]
         self._fleet_ports = dict.fromkeys(self._sites, observed)
         self._situation: Situation
         self._seen: Observation
@@ -299,9 +303,12 @@ class Steering:
         return RewardParts(
             terms_of(self._minute(fleet, sites), self.facts.kinds, weights),
             hour_cost(seen.price_usd_per_kwh, usual_kw, self.hours, weights),
-            [loom(sum(seen.late_jobs[i]), sum(seen.urgent_jobs[i]), weights) - loom(
-                sum(fleet[i]["late_jobs"]), sum(fleet[i]["urgent_jobs"]), weights)
+            [self._loom(i, seen.late_jobs[i], seen.urgent_jobs[i], seen.slack_min[i])
+             - self._loom(i, **{name: fleet[i][name] for name in _LOOMING if name in fleet[i]})
              for i in sites] if self.foresees else ())
+
+    def _loom(self, i: int, late_jobs: Sequence[float], urgent_jobs: Sequence[float], slack_min: float = 0.0) -> float:
+        return float(loom(sum(late_jobs), sum(urgent_jobs), slack_min, jobs_per_min(self.facts, i), self.params.reward))
 
     def _sent(self, fleet: list[dict[str, Any]]) -> list[SentWork]:
         """What the manager's credit has beyond the reward."""
@@ -319,6 +326,20 @@ class Steering:
                             + placement.shares[m][i] * seen.arrivals_work_to[m] - placement.totals[1][i][m])
                 sent.append(SentWork(added_to, kwh_per_to, seen.price_usd_per_kwh, kg_per_kwh))
         return sent
+
+
+def _foresees(weights: RewardWeights, world: Any) -> bool:
+    """Whether drops are charged when they loom: the fleet has to say so, to the controller too. ScenarioError where
+    slack is to be charged and is not known."""
+    known = {c.source[2] for c in world.plan.connections if c.source[0] == FLEET and c.target[0] == CONTROLLER}
+    lacks = [port for port in _LOOMING if port not in known]
+    if weights.loom_slack_min and not weights.looming:
+        raise ScenarioError(f"{CONTROLLER}.reward.loom_slack_min = {weights.loom_slack_min:g} is a part of what looms, "
+                            "and looming = false; leave one of them out")
+    if weights.loom_slack_min and lacks:
+        raise ScenarioError(f"{CONTROLLER}.reward.loom_slack_min = {weights.loom_slack_min:g} needs {lacks[0]} of "
+                            f"{FLEET}, which is not linked to {CONTROLLER}; link it, or set 0")
+    return weights.looming and not set(lacks) & set(_LOOMING[:2])
 
 
 def _check_base(p: Any) -> None:

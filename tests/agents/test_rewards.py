@@ -2,13 +2,16 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from cosim.agents.fleet.decision import FleetFacts
 from cosim.agents.fleet.rewards import (
     TERMS,
     RewardWeights,
     StepOutcome,
     hour_cost,
+    jobs_per_min,
     loom,
     reward_of,
     terms_of,
@@ -85,9 +88,22 @@ def test_what_a_training_gpu_minute_is_worth(price, nci, gain):
 
 def test_a_drop_is_charged_when_it_looms():
     """c4 = 1: two late jobs and three urgent ones threaten 2 + 3 / 10; nothing where it is switched off."""
-    assert loom(2, 3, RewardWeights()) == pytest.approx(2.3)
-    assert loom(2, 3, RewardWeights(c4_per_train_job=10.0)) == pytest.approx(23.0)
-    assert loom(2, 3, RewardWeights(looming=False)) == 0.0
+    assert loom(2, 3, 0.0, 0.1, RewardWeights()) == pytest.approx(2.3)
+    assert loom(2, 3, 0.0, 0.1, RewardWeights(c4_per_train_job=10.0)) == pytest.approx(23.0)
+    assert loom(2, 3, 0.0, 0.1, RewardWeights(looming=False)) == 0.0
+
+
+def test_training_that_is_short_of_time_threatens_as_many_jobs_as_could_be_done_in_it():
+    """Jobs of 60 000 and 120 000 TO on GPUs of 60 TO a minute: 1000 and 2000 GPU-minutes, so that 300 GPUs do 0.2 a
+    minute; with 40 of 60 minutes left 20 are short, which are 4 jobs. Nothing where there is no training."""
+    facts = FleetFacts(kinds=("train", "inf", "train"), gpus=(300, 100), to_per_gpu_min=(60.0, 60.0, 60.0),
+                       work_to=(6e4, 6.0, 12e4), deadline_s=(1.0,) * 3, gpus_per_block=(1,) * 3, max_blocks=(1,) * 3,
+                       eligible=((True, True),) * 3, deferrals_s=(0.0,))
+    weights = RewardWeights(c4_per_train_job=2.0, loom_slack_min=60.0)
+    assert jobs_per_min(facts, 0) == pytest.approx(0.2)
+    assert loom(1, 0, 40.0, 0.2, weights) == pytest.approx(2.0 * (1 + 4))
+    assert loom(0, 0, np.array([60.0, 1440.0, -10.0]), 0.2, weights) == pytest.approx([0.0, 0.0, 28.0])
+    assert jobs_per_min(replace(facts, kinds=("inf",) * 3), 0) == 0.0
 
 
 def test_a_dropped_llm_job_costs_more_than_it_saves():

@@ -221,6 +221,7 @@ VARIANTS = {
     "shares of kinds, power": (POWER, {"controller.gpu_shares": "kinds", "controller.observation": "paper"}),
     "shares of kinds around a rule": (IEEE33, {"controller.gpu_shares": "kinds", "controller.base_policy": "uniform"}),
     "the study's own": (IEEE33, {**PRESETS["paper"].settings, "workload.train_rate_scale": "30"}),
+    "slack that looms": (IEEE33, {"controller.reward.loom_slack_min": "800", "workload.train_rate_scale": "30"}),
     "as printed in (32)": (IEEE33, {"controller.reward.looming": "false", "controller.reward.relative": "false"}),
 }
 

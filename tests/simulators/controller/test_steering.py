@@ -153,6 +153,39 @@ def test_a_learner_that_always_takes_the_longest_deferral_makes_no_job_late():
     assert charged == pytest.approx(0.1 * deferred)
 
 
+def test_what_is_charged_for_slack_is_what_training_is_short_of():
+    """An hour in which all training waits: from 1440 minutes, where there is none, to what is left at each site, of
+    which 1300 are asked for; a job of mean size takes 400 GPUs 20 minutes (llm 11 517 GPU-minutes, vae 4800)."""
+    env = environment(override(IEEE33, {"controller.reward.relative": False, "controller.reward.loom_slack_min": 1300,
+                                        "controller.guard_slack_min": "null"}))
+    late, deferred, charged = an_hour_of_the_longest_deferral(env)
+    facts, slack_min = env.steering.facts, env.steering._seen.slack_min
+    job_gpu_min = np.mean([facts.work_to[m] / facts.to_per_gpu_min[m] for m in facts.train])
+    short = sum(gpus / job_gpu_min * (1300.0 - left) for gpus, left in zip(facts.gpus, slack_min, strict=True))
+    assert late == 0
+    assert max(slack_min) < 1300.0
+    assert charged == pytest.approx(0.1 * deferred + short, rel=1e-6)
+
+
+@pytest.mark.parametrize(("fields", "without", "says"), [
+    ({"controller.reward.looming": False}, (), "loom_slack_min = 60 is a part of what looms"),
+    ({}, ("controller.slack_min",), "needs slack_min of aidc, which is not linked"),
+])
+def test_slack_that_looms_has_to_be_known(fields, without, says):
+    links = tuple(link for link in IEEE33.links if link.target not in without)
+    with pytest.raises(ScenarioError, match=says):
+        environment(override(IEEE33.replace(links=links), {"controller.reward.loom_slack_min": 60, **fields}))
+
+
+def test_drops_that_nobody_tells_the_controller_of_do_not_loom():
+    """They were charged anew in every minute: after it they were known to the reward, before it not to the agents."""
+    links = tuple(link for link in IEEE33.links if not link.target.endswith((".late_jobs", ".urgent_jobs")))
+    env = environment(override(IEEE33.replace(links=links), {"controller.reward.relative": False}))
+    late, deferred, charged = an_hour_of_the_longest_deferral(env)
+    assert charged == pytest.approx(0.0)
+    assert late == 0 < deferred
+
+
 def an_hour_of_the_longest_deferral(env):
     """Late and deferred jobs after it, and what the rewards differ from (32) by."""
     action = env.steering.start()
