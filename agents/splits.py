@@ -2,7 +2,8 @@
 
     train    the arrivals of the first days of a training with --seed 0
     test     seeds below 1000, where no training is
-    shifted  those, with one thing changed at a time: load, its hours, prices, the feeder, lambda, a site, a real trace
+    shifted  those, with one thing changed at a time: load, its hours, prices, the feeder, lambda, what renewable plants
+             have, when sources are clean, a site, a real trace
 
 What a policy loses from one split to the next is how far what it does holds outside of what it was made on. Rules are
 made on nothing; they show what of a loss is the day's.
@@ -45,6 +46,8 @@ KINDS = ("train", "test", "shifted")
 SHOWN = (OBJECTIVE, "usd_per_gto", "kg_per_gto", "dropped_train")
 """What is printed; files have every metric."""
 _PRICES_EARLIER_H, _OTHER_LAMBDAS, _LEFT_OF_SITE = 3.0, (0.1, 0.01), 0.1
+_LEFT_OF_RENEWABLES, _CARBON_LATER_H = 0.3, 6.0
+"""A dark week for the one, another season for the other."""
 _SWING = tuple(1.0 + 0.5 * math.cos(2.0 * math.pi * (hour - 14.5) / 24.0) for hour in range(24))
 """Of arrivals by the hour: highest in the middle of the afternoon, three times what comes at night; mean 1."""
 
@@ -111,6 +114,9 @@ def _shifts(scenario: Scenario, traces: Mapping[str, str]) -> Iterator[tuple[str
     yield "feeder x1.15", changed("profile.scale", lambda now: now * 1.15)
     other = next(x for x in _OTHER_LAMBDAS if x != parameter(scenario, "grid.lambda_kw_per_kg_h"))
     yield f"lambda {other:g}", changed("grid.lambda_kw_per_kg_h", lambda now: other)
+    sources = rows_of(parameter(scenario, "grid.sources"), "grid.sources")
+    yield f"renewables x{_LEFT_OF_RENEWABLES:g}", _sources(sources, _darker)
+    yield f"carbon {_CARBON_LATER_H:g} h later", _sources(sources, _later)
     yield _smaller(scenario)
     for what, path in traces.items():
         yield f"real {what}", RECORDED[what](scenario, path)
@@ -126,6 +132,36 @@ def parameter(scenario: Scenario, path: str) -> Any:
         return member.params[field_name]
     kind = getattr(load(member.simulator, f"member '{name}'"), "PARAMS", None)
     return default_at(kind, (field_name,)) if kind is not None and field_name in field_names(kind) else None
+
+
+def _sources(rows: Mapping[str, Mapping[str, Any]], change: Callable[[Mapping[str, Any]], dict[str, Any]]
+             ) -> Mapping[str, Any] | None:
+    """Settings with the fields that `change` gives for each source; None where it gives none."""
+    changes = {name: change(row) for name, row in rows.items()}
+    if not any(changes.values()):
+        return None
+    return {"grid.sources": {name: {**row, **changes[name]} for name, row in rows.items()}}
+
+
+def _darker(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a renewable plant can give, if that is a number, or numbers over a day."""
+    most_kw = row.get("p_max_kw")
+    if not row.get("renewable") or isinstance(most_kw, (str, Mapping, type(None))):
+        return {}
+    numbers = [most_kw] if isinstance(most_kw, (int, float)) else most_kw
+    less = [round(x * _LEFT_OF_RENEWABLES, 6) for x in numbers]
+    return {"p_max_kw": less[0] if numbers == [most_kw] else less}
+
+
+def _later(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Intensities that go over a day, moved around the clock by whole points."""
+    moved = {}
+    for name in ("kg_per_kwh", "marginal_kg_per_kwh"):
+        over_day = row.get(name)
+        if isinstance(over_day, (list, tuple)) and len(over_day) > 1:
+            by = round(len(over_day) * _CARBON_LATER_H / 24.0)
+            moved[name] = [*over_day[len(over_day) - by:], *over_day[:len(over_day) - by]]
+    return moved
 
 
 def _earlier(window: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def shifted(scenario, **traces):
 def test_every_shift_changes_one_thing_of_ieee33():
     scenario = find("ieee33")
     found, lacking = shifted(scenario)
-    assert not lacking
+    assert lacking == ["renewables x0.3", "carbon 6 h later"]  # its sources are the same all day
     assert {name: dict(split.settings) for name, split in found.items() if name != "load by the hour"} == {
         "load x0.8": {"workload.rate_scale": 0.8}, "load x1.15": {"workload.rate_scale": 1.15},
         "prices 3 h earlier": {"tariff.windows": [
@@ -57,7 +57,28 @@ def test_a_scenario_says_which_shifts_it_has_nothing_for():
     assert "lambda 0.01" in found  # it has 0.1 itself
     assert not lacking
     found, lacking = shifted(find("two_bus"))
-    assert lacking == ["one site small"]
+    assert lacking == ["renewables x0.3", "carbon 6 h later", "one site small"]
+
+
+def test_dark_weeks_and_another_season_change_what_goes_over_the_day():
+    """Both plants have three tenths of what they had; upstream is cleanest at 19:00 and not at 13:00, on average and at
+    the margin, and nothing else of the sources is another."""
+    scenario = find("ieee33_living")
+    found, _ = shifted(scenario)
+    before, dark, later = (scenario_of(scenario, split).members["grid"].params["sources"] for split in (
+        found["load x0.8"], found["renewables x0.3"], found["carbon 6 h later"]))
+    noon = 12 * 4 + 2
+    for name, row in before.items():
+        same = {k: v for k, v in dark[name].items() if k != "p_max_kw"}
+        assert same == {k: v for k, v in row.items() if k != "p_max_kw"}
+        assert (dark[name].get("p_max_kw") != row.get("p_max_kw")) == name.startswith("pv")
+        for field in ("kg_per_kwh", "marginal_kg_per_kwh"):
+            was, now = row.get(field), later[name].get(field)
+            assert (now != was) == (name == "substation")
+            if name == "substation":
+                assert now[(noon + 24) % 96] == was[noon]
+                assert sorted(now) == sorted(was)
+    assert dark["pv14"]["p_max_kw"][noon] == pytest.approx(0.3 * before["pv14"]["p_max_kw"][noon]) != 0
 
 
 def offered(scenario):
