@@ -29,9 +29,10 @@ from cosim.params import validate
 
 _LEARN = "learn."
 _USUAL_ENVS = 16
-_FOREIGN = {"twins": 1, "discount": 0.99, "std_start": 1.0, "std_end": None,
-            "gae_lambda": 0.95, "value_lambda": 0.95, "kl_limit": None}
-"""Defaults with --env: a foreign environment cannot be repeated; its steps are no minutes of half a day [MAT]."""
+FOREIGN = {"twins": 1, "discount": 0.99, "std_start": 1.0, "std_end": None, "permute": False, "entropy": 0.01,
+           "gae_lambda": 0.95, "value_lambda": 0.95}
+"""Defaults with --env: a foreign environment cannot be repeated; its steps are no minutes of half a day [MAT]. In an
+order that is drawn anew in each step, who gives way to whom changes with every step."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -108,7 +109,7 @@ def request_of(args: argparse.Namespace) -> dict[str, Any]:
     learn.setdefault("method", args.method or "mat")
     learn = {**preset.learn, **preset.by_method.get(str(learn["method"]), {}), **learn}
     envs = args.envs or _USUAL_ENVS
-    for name, value in _FOREIGN.items() if args.env else ():
+    for name, value in FOREIGN.items() if args.env else ():
         learn.setdefault(name, value)
     learn.setdefault("twins", math.gcd(Learning().twins, envs))
     if envs > _USUAL_ENVS and not args.env:  # as many steps an update: more of them are fewer updates

@@ -127,9 +127,9 @@ def after_wins(players: int, seed: int, updates: int, setups: Sequence[Learning]
     return found
 
 
-def changed(text: str) -> Learning:
-    """The setup with the changes in a text, as 'entropy=0.01,kl_limit=none'. ScenarioError."""
-    settings = dict(SETUP)
+def changed(text: str, setup: Mapping[str, Any] = SETUP) -> Learning:
+    """A setup with the changes in a text, as 'entropy=0.01,kl_limit=none'. ScenarioError."""
+    settings = dict(setup)
     for part in filter(None, text.split(",")):
         name, equals, value = part.partition("=")
         if not equals:

@@ -1,7 +1,7 @@
 """A public multi-agent task for the same learners: mpe2's simple_spread, with forces instead of five moves.
 
-    cosim train --env examples.simple_spread:continuous --method mat --envs 32 --episodes 20000 \
-        --set learn.rollout_steps=25 --set learn.discount=0.99 --set learn.entropy=0.001
+    cosim train --env examples.simple_spread:continuous --method mat --envs 32 --episodes 24000 \
+        --set learn.rollout_steps=25
 
 Needs the packages pettingzoo and mpe2. Three agents are to cover three landmarks without bumping into each other; every
 agent's reward is half its own collisions and half the distances of all landmarks to their nearest agent. An episode is
