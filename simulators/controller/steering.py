@@ -47,7 +47,7 @@ from cosim.units import HOUR_S
 CONTROLLER, FLEET, GRID, WORKLOAD, BASELINE = "controller", "aidc", "grid", "workload", "grid_without_aidc"
 TARIFF = "tariff"
 _LOOMING = ("late_jobs", "urgent_jobs", "slack_min")
-"""What tells of drops to come."""
+"""Ports from which drops are foreseen."""
 _USUAL_PUE = 1.25
 _COOLING_FACTOR = 1.4
 """Site power per IT power at full load that scales the power columns; more is clipped."""
@@ -329,8 +329,8 @@ class Steering:
 
 
 def _foresees(weights: RewardWeights, world: Any) -> bool:
-    """Whether drops are charged when they loom: the fleet has to say so, to the controller too. ScenarioError where
-    slack is to be charged and is not known."""
+    """Whether drops are charged when they loom: where the fleet's late and urgent jobs are linked to the controller.
+    ScenarioError where slack is to be charged and is not linked."""
     known = {c.source[2] for c in world.plan.connections if c.source[0] == FLEET and c.target[0] == CONTROLLER}
     lacks = [port for port in _LOOMING if port not in known]
     if weights.loom_slack_min and not weights.looming:
