@@ -361,7 +361,7 @@ def test_marks_are_listed():
                       ("carbon", "slow"), ("carbon", "slow"), ("developing", "slow"), ("index", "network"),
                       ("learning", "slow"), ("learning", "slow"), ("learning", "slow"), ("learning", "slow"),
                       ("learning", "slow"), ("learning", "slow"), ("learning", "slow"), ("learning", "slow"),
-                      ("neighbours", "extra"), ("neighbours", "extra"),
+                      ("learning", "slow"), ("neighbours", "extra"), ("neighbours", "extra"),
                       ("own-grid", "extra"), ("paper", "slow"),
                       ("rules", "slow"), ("rules", "slow"), ("rules", "slow"), ("speed", "slow"), ("sweeps", "extra"),
                       ("sweeps", "slow"), ("sweeps", "network"), ("sweeps", "extra"), ("own-network", "extra"),
