@@ -57,7 +57,9 @@ def test_the_command_shows_it(capsys):
     said = capsys.readouterr().out
     assert "cosim.agents.train ieee33 --method mat" in said
     assert "PUE" in said
-    assert "Probed" not in said
+    assert "not carbon-aware; price-aware" in said
+    assert main(["ieee33_power_mat"]) == 0  # sees no carbon: there is nothing to probe
+    assert "Probed" not in capsys.readouterr().out
     assert main(["ieee33_living_mat"]) == 0
     assert "carbon-aware (routes by nci)" in capsys.readouterr().out
     assert main(["nobody"]) == 2
