@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import copy
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,6 +147,29 @@ def row(about: str, found: Sequence[Course]) -> tuple[str, ...]:
             f"{100 * np.mean([c.below for c in found]):.1f} %")
 
 
+def rows_of(changes: Sequence[str], only: bool, setup: Mapping[str, Any], seeds: int, as_row: Callable[..., Any],
+            parts: int, learn: Callable[[int, Learning, Callable[[int], None]], Any]) -> list[tuple[str, ...]]:
+    """A row, `as_row(change, what its seeds gave)`, for a setup (unless `only`) and each change of it, with progress.
+    learn: of (seed, setup, what is called with how many of the `parts` of a seed are done)."""
+    setups = {text: changed(text, setup) for text in ([] if only else [""]) + [*changes]}
+    rows: list[tuple[str, ...]] = []
+    runs = len(setups) * seeds
+    with working(f"learning {runs} times", runs * parts) as progress:
+        for text, config in setups.items():
+            found = []
+            for seed in range(seeds):
+                past = (len(rows) * seeds + seed) * parts
+                found.append(learn(seed, config, lambda done, past=past: progress.at(past + done)))
+                progress.at(past + parts)
+            rows.append(as_row(text, found))
+    return rows
+
+
+def said(setup: Mapping[str, Any]) -> str:
+    """A setup as the note under a table."""
+    return "as it is: " + ", ".join(f"{name}={'none' if value is None else value}" for name, value in setup.items())
+
+
 def main(argv: list[str] | None = None) -> int:
     """The program; returns its exit code."""
     p = OneLineParser(prog="python -m benchmarks.coordination", description="How reliably a team learns to take turns.")
@@ -169,18 +192,10 @@ def _show(args: argparse.Namespace) -> int:
                             f"{args.updates} >= {WINDOW}, and --only leaves nothing without a CHANGE")
     if args.when_won:
         return _show_when_won(args)
-    setups = {text: changed(text) for text in ([] if args.only else [""]) + args.changes}
-    rows, count = [], len(setups) * args.seeds
-    with working(f"learning {count} times", count) as progress:
-        for text, config in setups.items():
-            found = []
-            for seed in range(args.seeds):
-                found.append(course(play(args.players, seed, args.updates, config)))
-                progress.at(len(rows) * args.seeds + seed + 1)
-            rows.append(row(text, found))
-    said = ", ".join(f"{name}={'none' if value is None else value}" for name, value in SETUP.items())
+    rows = rows_of(args.changes, args.only, SETUP, args.seeds, row, 1,
+                   lambda seed, config, _: course(play(args.players, seed, args.updates, config)))
     table = Table(f"{args.players} players, {args.updates} updates of {GAMES} games, seeds 0..{args.seeds - 1}",
-                  ("", "reached", "after", "end", "worst end", "below"), rows, f"as it is: {said}")
+                  ("", "reached", "after", "end", "worst end", "below"), rows, said(SETUP))
     print_digest(plain_console(), Digest([table]))
     return 0
 

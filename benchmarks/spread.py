@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.coordination import changed
+from benchmarks.coordination import rows_of, said
 from cosim.agents.learn.config import Learning
 from cosim.agents.learn.spec import AgentType, Column, Interval, Outcome, TeamSpec
 from cosim.agents.train_request import FOREIGN
@@ -29,7 +29,6 @@ from cosim.console import OneLineParser, fail, plain_console, print_digest
 from cosim.digest import Digest, Table
 from cosim.errors import CosimError, ScenarioError
 from cosim.imports import load
-from cosim.progress import working
 from cosim.seeds import stream
 
 AGENTS, STEPS, COPIES = 3, 25, 32
@@ -153,12 +152,7 @@ def learned(seed: int, updates: int, config: Learning, at: Any) -> tuple[float, 
         team.learn(rollout, done / updates)
         at(done + 1)
     return (float(np.mean(rewards[-max(1, round(LAST * updates)):])),
-            trial(lambda _, seen: team.act(seen, world_context, deterministic=True)[0].action))
-
-
-def world_context(leaders_action: np.ndarray) -> np.ndarray:
-    """Nothing: there are no leaders."""
-    return np.zeros((TRIALS, AGENTS, 0), np.float32)
+            trial(lambda world, seen: team.act(seen, world.context, deterministic=True)[0].action))
 
 
 def row(about: str, found: Sequence[tuple[float, float]]) -> tuple[str, ...]:
@@ -189,19 +183,11 @@ def _show(args: argparse.Namespace) -> int:
     if args.seeds < 1 or args.updates < 1 or (args.only and not args.changes):
         raise ScenarioError(f"--seeds {args.seeds} and --updates {args.updates} must be >= 1, and --only leaves "
                             "nothing without a CHANGE")
-    setups = {text: changed(text, SETUP) for text in ([] if args.only else [""]) + args.changes}
-    rows, runs = [], len(setups) * args.seeds
-    with working(f"learning {runs} times", runs * args.updates) as progress:
-        for text, config in setups.items():
-            found = []
-            for seed in range(args.seeds):
-                before = (len(rows) * args.seeds + seed) * args.updates
-                found.append(learned(seed, args.updates, config, lambda done, past=before: progress.at(past + done)))
-            rows.append(row(text, found))
+    rows = rows_of(args.changes, args.only, SETUP, args.seeds, row, args.updates,
+                   lambda seed, config, at: learned(seed, args.updates, config, at))
     rows.append(("assigned", "", f"{trial(lambda world, _: assigned(world)):.2f}", ""))
-    said = ", ".join(f"{name}={'none' if value is None else value}" for name, value in SETUP.items())
     table = Table(f"simple_spread, {args.updates * COPIES * STEPS:,} steps, seeds 0..{args.seeds - 1}",
-                  ("", "exploring, at the end", "learned", "seed by seed, exploring"), rows, f"as it is: {said}")
+                  ("", "exploring, at the end", "learned", "seed by seed, exploring"), rows, said(SETUP))
     print_digest(plain_console(), Digest([table]))
     return 0
 

@@ -80,6 +80,7 @@ class Steering:
     params, facts    of the controller; `view` is the team's observation
     usual_kw         power of the fleet when it works off what is offered
     sees_carbon      whether intensities are shown and carbon counts; hours: length of a step
+    jobs_per_min     of each site, see `cosim.agents.fleet.rewards.jobs_per_min`
     foresees, counts_served   whether the fleet reports late jobs, which the reward counts; and served work
     """
 
@@ -140,6 +141,7 @@ class Steering:
         self.hours = self.controller.step_s / HOUR_S
         ports = world.simulators[FLEET].meta["models"]["Site"]["attrs"]
         self.foresees = _foresees(self.params.reward, world)
+        self.jobs_per_min = [jobs_per_min(self.facts, i) for i in range(self.facts.n_sites)]
         self.counts_served = "finished_work_to" in ports
         self.kwh_per_to = [c.kw_per_to_s * _USUAL_PUE / HOUR_S for c in self.params.job_classes.values()]
         observed = ["p_kw", "work_to", "dropped_jobs", "queued_jobs", "pending_work_to", "deferred_work_to",
@@ -308,7 +310,7 @@ class Steering:
              for i in sites] if self.foresees else ())
 
     def _loom(self, i: int, late_jobs: Sequence[float], urgent_jobs: Sequence[float], slack_min: float = 0.0) -> float:
-        return float(loom(sum(late_jobs), sum(urgent_jobs), slack_min, jobs_per_min(self.facts, i), self.params.reward))
+        return float(loom(sum(late_jobs), sum(urgent_jobs), slack_min, self.jobs_per_min[i], self.params.reward))
 
     def _sent(self, fleet: list[dict[str, Any]]) -> list[SentWork]:
         """What the manager's credit has beyond the reward."""

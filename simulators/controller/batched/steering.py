@@ -27,7 +27,7 @@ from cosim.agents.fleet.observation_row import (
     usual_shares,
 )
 from cosim.agents.fleet.pooling import sharers
-from cosim.agents.fleet.rewards import WEIGHED, StepOutcome, hour_cost, jobs_per_min, loom, terms_of
+from cosim.agents.fleet.rewards import WEIGHED, StepOutcome, hour_cost, loom, terms_of
 from cosim.errors import ModelError, ScenarioError
 from cosim.simulators.aidc.compiled.fleet import CompiledFleet, FleetStep, Jobs
 from cosim.simulators.aidc.compiled.records import plain, records
@@ -331,7 +331,7 @@ class BatchSteering:
     def _loom(self, i: int, late_jobs: np.ndarray, urgent_jobs: np.ndarray, slack_min: np.ndarray) -> np.ndarray:
         """(B,) of one site, as `Steering._loom`."""
         return loom(late_jobs[:, i].sum(axis=1), urgent_jobs[:, i].sum(axis=1), slack_min[:, i],
-                    jobs_per_min(self.facts, i), self._weights)
+                    self.steering.jobs_per_min[i], self._weights)
 
     def _sent(self, did: FleetStep, manager: np.ndarray, sent_to: np.ndarray) -> list[SentWork]:
         """As `Steering._sent`; sent_to (B, N, M): work that the managers' actions sent."""
