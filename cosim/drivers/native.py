@@ -69,8 +69,8 @@ class NativeWorld:
 
     carry: member -> what it goes on from, as `carry()` of an earlier world gave it (members built on cosim.adapter).
     linked_only: fetch no output that no link carries, and let members spare themselves such (`Adapter.spare`); for
-    worlds without a trace. elsewhere: members that are started and wired, but never stepped: their outputs come from
-    elsewhere, through `send`.
+    worlds without a trace. elsewhere: members that are started and wired, but not stepped by `run`: their outputs come
+    from elsewhere, through `send`, or are read by whoever calls `step_alone`.
     Raises ScenarioError for a wiring that cannot work, ModelError naming the member that failed.
     """
 
@@ -128,7 +128,7 @@ class NativeWorld:
     def run(self, until: int) -> None:
         """Advance all members up to bus step `until` (exclusive)."""
         following = self._next
-        while (time := min(following.values())) < until:
+        while (time := min(following.values(), default=until)) < until:
             self.control.tick(time)
             for name in self._order:
                 if following.get(name) == time:
@@ -145,7 +145,7 @@ class NativeWorld:
         `member` has been stepped. The next call goes on with `member`'s step. Mixes with `run`.
         """
         following = self._next
-        while (time := min(following.values())) < until:
+        while (time := min(following.values(), default=until)) < until:
             self.control.tick(time)
             for name in self._order:
                 if following.get(name) == time:
@@ -160,9 +160,16 @@ class NativeWorld:
         """What `member` will get at its next step, as mosaik would give it; only whole at a stop of `run_to`."""
         return self._inputs[member]
 
-    def carry(self) -> dict[str, dict[str, np.ndarray]]:
-        """What outlives this world, by member, once all have been run to the same time; for `carry` of the next."""
-        kept = {name: call(self.probes[name], "in carry()", ours.carry) for name, ours in self._ours()}
+    def step_alone(self, member: str, time: int) -> None:
+        """Step one of `elsewhere` that has no inputs; what it gives goes nowhere by itself."""
+        probe = self.probes[member]
+        call(probe, probe.at(time), self.simulators[member].step, time, {}, self.resolved.until)
+
+    def carry(self, without: Collection[str] = ()) -> dict[str, dict[str, np.ndarray]]:
+        """What outlives this world, by member, once all have been run to the same time; for `carry` of the next.
+        without: members that are left out."""
+        kept = {name: call(self.probes[name], "in carry()", ours.carry) for name, ours in self._ours()
+                if name not in without}
         return {name: arrays for name, arrays in kept.items() if arrays}
 
     def closing(self, member: str) -> Closing:

@@ -3,10 +3,12 @@
 A scenario's `environment` names in `batch` the class that steps its steered members in all copies at once. It has
 
     lacks(resolved, plan) -> what it cannot do of this scenario, [] if it can all
-    plays, elsewhere  members that it plays; and with them those whose data it takes itself: worlds do not step them
+    plays, outside  members that it plays, and those whose data it takes itself, which depend on nothing that is done:
+                    worlds do not step either (`elsewhere`), and worlds of a seed and an episode have it from the first
     cls(steering, simulators, plan, n_envs)     steering: as in `cosim.learning.vector`, of one started world
     before(worlds, times)  the worlds (by b) are about to run on to `times` (B,): what they can compute together
-    take(b, time_s, world)      what comes from outside before the step at `time_s`
+    take(b, time, world, first)  what comes from outside before the step at `time`, of world b, and of the first that
+                                meets the same from outside, which is taken from before it
     observe(time_s) -> (B, n, O)
     context(leaders' action) -> (B, n, C)
     step(action, going) -> rewards (B,), terms (B, terms), credit (B, n) or None
@@ -137,13 +139,16 @@ class BatchEnvironments:
         self.close()
         self._empty()
         now: list[Arrays] = []
+        sent: dict[int, np.ndarray] = {}
         for b, number in enumerate(self._indices):
             mine = part_of(state, number, "sent")
             self._seeds[b], self._episodes[b] = int(mine["seed"]), int(mine["episode"])
             self._begin(b, carry_of_state(mine))
-            self._times[b] = int(mine["time"])
-            self._replay(b, mine["sent"])
+            self._times[b], sent[b] = int(mine["time"]), mine["sent"]
             now.append({key.removeprefix("now/"): array for key, array in mine.items() if key.startswith("now/")})
+        self._first = self._firsts()
+        for b, rows in sent.items():
+            self._replay(b, rows)
         self._batch.restore(now)
         self._watch()
         return self.observation
@@ -162,6 +167,13 @@ class BatchEnvironments:
         self._episodes, self._times = [self._first_episode] * self.n_envs, np.zeros(self.n_envs, np.int64)
         self._carried: list[dict[str, Arrays]] = [{} for _ in self._seeds]
         self._sent: list[list[list[float]]] = [[] for _ in self._seeds]
+        self._first = self._firsts()
+
+    def _firsts(self) -> list[int]:
+        """Of each environment the first that meets the same from outside: of its seed, and as far."""
+        first: dict[tuple[int, int, int], int] = {}
+        return [first.setdefault((self._seeds[b], self._episodes[b], int(self._times[b])), b)
+                for b in range(self.n_envs)]
 
     def _make_batch(self) -> Any:
         """Who plays the steered members, sent of them by a world that is not stepped."""
@@ -175,7 +187,7 @@ class BatchEnvironments:
         seed, episode = self._seeds[b], self._episodes[b]
         resolved = varied(at(self._resolved, seed, episode), self._variations, seed, episode)
         world = NativeWorld(resolved, Control(resolved.clock, resolved.until), carried, linked_only=True,
-                            elsewhere=self._plays.elsewhere)
+                            elsewhere=self._batch.elsewhere)
         world.start()
         self._worlds[b], self._carried[b], self._sent[b], self._times[b] = world, carried, [], 0
 
@@ -189,15 +201,20 @@ class BatchEnvironments:
         over = np.flatnonzero(ended)
         if len(over):
             self._batch.next_day(over)
-        for b in map(int, over):
-            world = self._worlds[b]
-            world.run(self._resolved.until)
-            carried = {name: arrays for name, arrays in world.carry().items() if name not in self._plays.plays}
-            world.close()
-            self._episodes[b] += 1
-            self._begin(b, carried)
+            self._next_days(over.tolist())
         self._look(going)
         return outcome, ended
+
+    def _next_days(self, over: Sequence[int]) -> None:
+        outside: dict[int, dict[str, Arrays]] = {}
+        for b in over:
+            world, batch, first = self._worlds[b], self._batch, self._first[b]
+            world.run(self._resolved.until)
+            carried = world.carry(without=(*batch.plays, *(batch.outside if first != b else ())))
+            outside[b] = {name: carried[name] for name in batch.outside if name in carried}
+            world.close()
+            self._episodes[b] += 1
+            self._begin(b, carried | outside[first])
 
     def _look(self, going: np.ndarray) -> None:
         """The worlds of some run up to the moment before the next step, and all are seen."""
@@ -212,9 +229,9 @@ class BatchEnvironments:
             time = int(self._times[b])
             try:
                 world.run(time + 1)
+                self._batch.take(b, time, world, self._first[b])
             except CosimError as err:
                 raise failure_in(self._indices[b], self._seeds[b], self._episodes[b], err) from err
-            self._batch.take(b, self._resolved.clock.seconds(time), world)
         self._watch()
 
     def _watch(self) -> None:
@@ -229,4 +246,4 @@ class BatchEnvironments:
                 self._sent[b].append(values := next(rows))
                 self._worlds[b].send(connections, values)
             self._worlds[b].run(time + 1)
-            self._batch.take(b, self._resolved.clock.seconds(time), self._worlds[b])
+            self._batch.take(b, time, self._worlds[b], self._first[b])

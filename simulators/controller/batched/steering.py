@@ -9,8 +9,8 @@ Axes: B environments, n agents (the manager, then N sites), M classes, T of them
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +18,6 @@ from cosim.agents.fleet.credit import Credits, RewardParts, SentWork
 from cosim.agents.fleet.heuristics import PolicyOptions, queue_drain_to
 from cosim.agents.fleet.observation_row import (
     FORECASTS,
-    OF_SITES,
     RELATIVE,
     USUAL_SHARE,
     forecast_entries,
@@ -33,18 +32,10 @@ from cosim.simulators.aidc.compiled.fleet import CompiledFleet, FleetStep, Jobs
 from cosim.simulators.aidc.compiled.records import plain, records
 from cosim.simulators.controller.batched.base import BaseRules
 from cosim.simulators.controller.batched.decisions import WAITING, ArrivedJobs, DecisionConstants, look, operate, place
+from cosim.simulators.controller.batched.outside import PLAYED, Outside
 from cosim.simulators.controller.batched.scope import LEVELS, SITE_LEVELS, lacking
 from cosim.simulators.controller.params import PORTS, guard_min
-from cosim.simulators.controller.steering import (
-    BASELINE,
-    CONTROLLER,
-    FLEET,
-    GRID,
-    NO_MCI,
-    WORKLOAD,
-    Steering,
-    emission_of,
-)
+from cosim.simulators.controller.steering import CONTROLLER, FLEET, GRID, NO_MCI, Steering
 from cosim.simulators.grid.adapter import CefDispatch
 from cosim.simulators.grid.dispatch.newton import solve_together
 from cosim.simulators.workload.arrivals import JobRows
@@ -55,18 +46,6 @@ _WAITING = 64
 """Training jobs yet to be released, of one environment, that there is room for at the start."""
 
 
-class InputLink(NamedTuple):
-    """A connection to a controller from a member that worlds step: source, what its values go through, and which of the
-    sites it is about (None: all)."""
-
-    member: str
-    entity: str
-    port: str
-    transform: Callable[[Any], Any] | None
-    target: str
-    site: int | None
-
-
 class BatchSteering:
     """The controllers and data centers of `n_envs` environments, in worlds that step all their other members.
 
@@ -74,8 +53,7 @@ class BatchSteering:
     compiled fleet does not support; see `lacks`.
     """
 
-    plays = (CONTROLLER, FLEET)
-    elsewhere = (CONTROLLER, FLEET, WORKLOAD)
+    plays = PLAYED
 
     def __init__(self, steering: Steering, simulators: Mapping[str, Any], plan: Any, n_envs: int) -> None:
         self.steering, self.view, self.facts = steering, steering.view, steering.facts
@@ -92,17 +70,12 @@ class BatchSteering:
         # in one order in memory and of one type, here and below: what is compiled is compiled anew for every other
         self._state = {name: np.array(np.broadcast_to([idle[site][name] for site in self.facts.sites], shape), float,
                                       order="C") for name, shape in shapes.items()}
-        self._outside = {
-            "price_usd_per_kwh": np.zeros(n_envs), "forecast_usd_per_kwh": np.zeros((n_envs, leads)),
-            "nci_kg_per_kwh": np.zeros((n_envs, n)), "mci_kg_per_kwh": np.full((n_envs, n), math.nan),
-            "emission": np.full((n_envs, 2), math.nan)}
         observed = steering.params.observed_forecasts
         self._forecasts = {PORTS[name]: FORECASTS[name] for name in observed}
         self._entries = forecast_entries(self.facts) if observed else []
-        for name in observed:
-            of_each = (n,) if name in OF_SITES else ()
-            self._outside[PORTS[name]] = np.full((n_envs, *of_each, self.facts.horizon_steps + 1), math.nan)
-        self._rows: list[Any] = [None] * n_envs
+        self._links_in = Outside(self.facts, observed, simulators, plan, n_envs, self._step_s)
+        self._outside, self.outside = self._links_in.levels, self._links_in.exogenous
+        self.elsewhere = (*self.plays, *self.outside)
         self._supply = np.array([self._params.supply_temp_min_degc, self._params.supply_temp_max_degc])
         self._degc_at = len(rules.train) * leads + len(sharers(self.facts, self.facts.kinds)) + 1
         self._credits: Credits
@@ -111,13 +84,6 @@ class BatchSteering:
         self._base = BaseRules([steering.base_rule() for _ in range(n_envs)], self.view.base,
                                steering.sees_carbon) if self.view.base else None
         sites = {name: i for i, name in enumerate(self.facts.sites)}
-        self._wires = [InputLink(member, entity, port, c.transform, c.target[2], sites.get(c.target[1]))
-                       for c in plan.connections for member, entity, port in [c.source]
-                       if c.target[0] == CONTROLLER and member not in self.elsewhere
-                       and c.target[2] in self._outside]
-        self._read_ports: dict[str, dict[str, list[str]]] = {}
-        for wire in self._wires:
-            self._read_ports.setdefault(wire.member, {}).setdefault(wire.entity, []).append(wire.port)
         self._links_out = [(c, c.source[2], sites[c.source[1]], round(simulators[c.target[0]].step_s / self._step_s))
                       for c in plan.connections if c.source[0] == FLEET and c.target[0] != CONTROLLER]
 
@@ -149,20 +115,10 @@ class BatchSteering:
                 due.append(grid.next_problem(grid.read(world.pending(GRID))))
         solve_together([problem for problem in due if problem is not None])
 
-    def take(self, b: int, time_s: float, world: Any) -> None:
-        """Jobs, prices and intensities of world b before the controller's step at `time_s`."""
-        self._rows[b] = world.simulators[WORKLOAD].rows_at(time_s)
-        said = {member: world.simulators[member].get_data(ports) for member, ports in self._read_ports.items()}
-        for member, entity, port, transform, target, site in self._wires:
-            value = said[member][entity][port]
-            value = value if transform is None else transform(value)
-            if site is None:
-                self._outside[target][b] = value
-            else:
-                self._outside[target][b, site] = value
-        for k, name in enumerate((GRID, BASELINE)):
-            known = emission_of(world.simulators, name)
-            self._outside["emission"][b, k] = math.nan if known is None else known
+    def take(self, b: int, time: int, world: Any, first: int) -> None:
+        """Jobs, prices and intensities of world b before the controller's step number `time`. first: the first of the
+        worlds that meet what this one meets from outside, and are taken from after it."""
+        self._links_in.take(b, time, world, first)
 
     def observe(self, time_s: np.ndarray) -> np.ndarray:
         """(B, n, O) scaled observations of the moment `time_s` (B,) before the controllers' step."""
@@ -170,7 +126,7 @@ class BatchSteering:
         if (self._weights.carbon == "marginal" and self.steering.sees_carbon
                 and np.isnan(outside["mci_kg_per_kwh"]).any()):
             raise ScenarioError(NO_MCI)
-        self._arrived = arrived = _joined(self._rows)
+        self._arrived = arrived = _joined(self._links_in.rows)
         self._time_s, self._placed, classes = time_s, None, len(self.facts.kinds)
         at = arrived.env * classes + arrived.job_class
         arrivals = np.bincount(at, minlength=self.n_envs * classes).astype(float).reshape(-1, classes)
