@@ -146,6 +146,7 @@ class CefDispatch(Adapter):
             raise ScenarioError(f"{self.sid}.sources.{upstream} has ramp_kw_per_min; the substation balances the "
                                 "feeder and has none")
         self._held_steps, self._origin_s, self._now_s, self._end_s = 0, 0.0, 0.0, math.inf
+        self._valued_s = math.nan
         self._mci = no_mci(self._feeder.n_bus)
         self._last: tuple[DispatchResult, tuple[float, float, float]] | None = None
         self._noise, self._error = self.stream("forecast"), 0.0
@@ -153,11 +154,12 @@ class CefDispatch(Adapter):
         self._drawn_by_sites = self._base = np.zeros(self._feeder.n_bus, complex)
         self._sites_drew = False
 
-    def next_problem(self, inputs: Values) -> tuple[NewtonSolver, Floats] | None:
-        """What a step with these inputs will solve, so that many grids' can be solved together
+    def next_problem(self, time_s: float, inputs: Values) -> tuple[NewtonSolver, Floats] | None:
+        """What the step at `time_s` with these inputs will solve, so that many grids' can be solved together
         (`dispatch.newton.solve_together`); None where that is not known before or another solver is at work."""
-        if self.params.forecast_sigma_ratio or self._ramps.any or self._series.any or self._batteries.names:
+        if self.params.forecast_sigma_ratio or self._ramps.any or self._batteries.names:
             return None
+        self._revalue(time_s, inputs)
         base, drawn = self._demand(inputs)
         s = base + drawn
         return self._dispatch.newton_problem(s.real, s.imag)
@@ -173,7 +175,9 @@ class CefDispatch(Adapter):
 
     def _revalue(self, time_s: float, inputs: Values) -> None:
         """What sources have, emit and cost from this interval on: their series, and the tariff's price at the
-        substation."""
+        substation. Once an interval."""
+        if time_s == self._valued_s:
+            return
         dispatch, at = self._dispatch, self._dispatch.substation
         sources = self._changed(time_s, inputs) if self._series.any else dispatch.sources
         prices = sources.usd_per_kwh.copy()
@@ -188,6 +192,7 @@ class CefDispatch(Adapter):
                 of.recolour(sources.kg_per_kwh, sources.marginal_kg_per_kwh)
                 of.make_available(sources.available_pu)
                 of.reprice(prices)
+        self._valued_s = time_s
 
     def _changed(self, time_s: float, inputs: Values, ahead: int = 0) -> Sources:
         """The sources as their series have them, or so many intervals ahead are forecast to have them."""

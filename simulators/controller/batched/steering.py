@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from cosim.agents.fleet.observation_row import (
 )
 from cosim.agents.fleet.pooling import sharers
 from cosim.agents.fleet.rewards import WEIGHED, StepOutcome, hour_cost, loom, terms_of
-from cosim.errors import ModelError, ScenarioError
+from cosim.errors import CosimError, ModelError, ScenarioError
 from cosim.simulators.aidc.compiled.fleet import CompiledFleet, FleetStep, Jobs
 from cosim.simulators.aidc.compiled.records import plain, records
 from cosim.simulators.controller.batched.base import BaseRules
@@ -112,7 +113,8 @@ class BatchSteering:
         for b, world in worlds.items():
             grid, time = world.simulators.get(GRID), int(times[b])
             if isinstance(grid, CefDispatch) and world.run_to(GRID, time + 1) is not None:
-                due.append(grid.next_problem(grid.read(world.pending(GRID))))
+                with suppress(CosimError):  # its step fails, too, and is named
+                    due.append(grid.next_problem(time * self._step_s, grid.read(world.pending(GRID))))
         solve_together([problem for problem in due if problem is not None])
 
     def take(self, b: int, time: int, world: Any, first: int) -> None:

@@ -7,7 +7,7 @@ from cosim.scenarios._study import SOURCES
 from cosim.simulators.grid.dispatch.branch_limits import BranchLimits
 from cosim.simulators.grid.dispatch.clarabel_solver import ClarabelSolver
 from cosim.simulators.grid.dispatch.conic import Limits, balance_rhs, strict
-from cosim.simulators.grid.dispatch.newton import NewtonSolver, SetPointNewton, solve_together
+from cosim.simulators.grid.dispatch.newton import NewtonSolver, SetPointNewton, SourceTerms, solve_together
 from cosim.simulators.grid.dispatch.optimal_power_flow import Dispatch
 from cosim.simulators.grid.dispatch.sources import Source, in_pu
 from cosim.simulators.grid.network.radial import read_feeder
@@ -45,12 +45,18 @@ def rows(p, q):
     return np.stack([balance_rhs(FEEDER, *pq) for pq in zip(p, q, strict=True)])
 
 
+def solved(newton, problem, given):
+    """At the prices and limits of one problem."""
+    terms = SourceTerms.of(problem.at, problem.cost, problem.lower, problem.upper)
+    return newton.solve(given, SourceTerms.columns([terms] * len(given)))
+
+
 @pytest.mark.parametrize("weight", [0.0, 0.01, 0.1])
 def test_an_optimum_that_is_proven_is_clarabels(weight):
     """In objective, to the gap at which Clarabel stops; feasible to rounding, which Clarabel's is not."""
     newton, clarabel, problem = setting(Limits(1.0, 0.9, 1.1, weight))
     given = rows(*loads(24, 1))
-    found = newton.solve(given)
+    found = solved(newton, problem, given)
     proven = [(x.x, rhs) for x, rhs in zip(found, given, strict=True) if x is not None]
     assert len(proven) >= 20
     at = problem.at
@@ -85,9 +91,10 @@ def test_no_set_point_nearby_is_better():
 
 
 def test_many_at_once_are_those_of_one_by_one():
-    newton, _, _ = setting()
+    newton, _, problem = setting()
     given = rows(*loads(70, 5, (0.2, 1.0)))
-    for one, many in zip((newton.solve(rhs[None])[0] for rhs in given), newton.solve(given), strict=True):
+    for one, many in zip((solved(newton, problem, rhs[None])[0] for rhs in given), solved(newton, problem, given),
+                         strict=True):
         assert (one is None) == (many is None)
         if one is not None:
             assert np.abs(one.x - many.x).max() < 1e-10
@@ -101,7 +108,7 @@ def test_many_at_once_are_those_of_one_by_one():
 def test_what_is_not_proven_is_clarabels(limits, scale):
     newton, clarabel, problem = setting(limits)
     given = rows(*(scale * x for x in loads(3, 2, (1.0, 1.3))))
-    assert newton.solve(given) == [None] * 3
+    assert solved(newton, problem, given) == [None] * 3
     solver = NewtonSolver(newton, problem, None)
     for rhs in given:
         one, other = solver.solve(rhs), clarabel.solve(rhs)
@@ -143,3 +150,32 @@ def test_what_was_solved_ahead_holds_for_its_own_problem_alone():
     cost[solvers[0].problem.at.p_source] += 1e-3
     solvers[0]._solver.reprice(cost)
     assert not solvers[0]._solver._ready
+
+
+def test_feeders_whose_sources_cost_and_give_differently_are_solved_together():
+    """Each as by itself: an intensity, a price and what is available are their own."""
+    p, q = loads(40, 8, (0.3, 0.9))
+    rng = np.random.default_rng(9)
+    changes = [(rng.uniform(0.0, 1.0, len(SOURCES)), rng.uniform(0.2, 1.0)) for _ in p]
+
+    def dispatches():
+        made = []
+        for kg_per_kwh, share in changes:
+            dispatch = Dispatch(FEEDER, sources(), LIMITS, "newton", moves=np.ones(len(SOURCES), bool))
+            dispatch.recolour(kg_per_kwh, kg_per_kwh)
+            dispatch.make_available(np.where(np.arange(len(SOURCES)) == dispatch.substation, 1.0, share)
+                                    * dispatch.sources.p_max_pu)
+            made.append(dispatch)
+        return made
+
+    together, apart = dispatches(), dispatches()
+    solve_together([d.newton_problem(*pq) for d, *pq in zip(together, p, q, strict=True)])
+    assert sum(len(d._solver._ready) for d in together) >= 35
+    for one, other, *pq in zip(together, apart, p, q, strict=True):
+        a, b = one.solve(*pq), other.solve(*pq)
+        assert a.p_source_kw == pytest.approx(b.p_source_kw, abs=1e-6)
+        assert a.nci_kg_per_kwh == pytest.approx(b.nci_kg_per_kwh, rel=1e-9)
+        clarabel = Dispatch(FEEDER, sources(), LIMITS, "clarabel", moves=np.ones(len(SOURCES), bool))
+        clarabel.recolour(one.sources.kg_per_kwh, one.sources.kg_per_kwh)
+        clarabel.make_available(one.sources.available_pu)
+        assert a.objective_kw <= clarabel.solve(*pq).objective_kw + 1e-6
