@@ -70,7 +70,7 @@ class NativeWorld:
     carry: member -> what it goes on from, as `carry()` of an earlier world gave it (members built on cosim.adapter).
     linked_only: fetch no output that no link carries, and let members spare themselves such (`Adapter.spare`); for
     worlds without a trace. elsewhere: members that are started and wired, but not stepped by `run`: their outputs come
-    from elsewhere, through `send`, or are read by whoever calls `step_alone`.
+    from elsewhere, through `send`, or are read after `step_alone`.
     Raises ScenarioError for a wiring that cannot work, ModelError naming the member that failed.
     """
 

@@ -45,7 +45,7 @@ class Outside:
     def __init__(self, facts: FleetFacts, observed: Sequence[str], simulators: Mapping[str, Any], plan: Any,
                  n_envs: int, step_s: float) -> None:
         n = facts.n_sites
-        self.rows: list[JobRows | None] = [None] * n_envs
+        self.rows: list[JobRows] = [JobRows(*[np.empty(0, int)] * 2, *[np.empty(0)] * 3)] * n_envs
         self.levels = {
             "price_usd_per_kwh": np.zeros(n_envs), "forecast_usd_per_kwh": np.zeros((n_envs, len(facts.deferrals_s))),
             "nci_kg_per_kwh": np.zeros((n_envs, n)), "mci_kg_per_kwh": np.full((n_envs, n), math.nan),
@@ -57,9 +57,8 @@ class Outside:
         self._links = self._links_of(plan, {name: i for i, name in enumerate(facts.sites)})
         self._ports: dict[str, dict[str, list[str]]] = {}
         for name, links in self._links.items():
-            self._ports[name] = ports = {}
             for link in links:
-                ports.setdefault(link.entity, []).append(link.port)
+                self._ports.setdefault(name, {}).setdefault(link.entity, []).append(link.port)
         self._period = {name: round(one.step_s / step_s) for name, one in simulators.items()
                         if hasattr(one, "step_s")}
 
@@ -86,9 +85,9 @@ class Outside:
                 self.levels["emission"][b, k] = math.nan if known is None else known
 
     def _read(self, b: int, name: str, world: Any) -> None:
-        said = world.simulators[name].get_data(self._ports[name])
+        given = world.simulators[name].get_data(self._ports[name])
         for entity, port, transform, level, site in self._links[name]:
-            value = said[entity][port]
+            value = given[entity][port]
             value = value if transform is None else transform(value)
             if site is None:
                 level[b] = value
