@@ -35,6 +35,7 @@ from cosim.scenarios.ieee33_power import SCENARIO as POWER
 from cosim.scenarios.paper_literal import SCENARIO as LITERAL
 from cosim.scenarios.two_bus import SCENARIO as TWO_BUS
 from cosim.simulators.controller.batched import decisions, shares
+from cosim.simulators.tariff import TimeOfUse
 
 # --- whole things from ratios -----------------------------------------------------------------------------------------
 
@@ -252,17 +253,36 @@ def test_the_numbers_are_those_of_one_world_after_the_other(variant):
     assert compiled_for == [1, 1, 1], "arrays of another type or order in memory, for which all is compiled again"
 
 
-def test_staggered_twins_are_those_of_one_world_after_the_other():
-    scenario = short(IEEE33)
-    given = {"indices": range(4), "seed": 2, "stagger_over": 4, "twins": 2}
+@pytest.mark.parametrize("scenario", [IEEE33, LIVING], ids=["ieee33", "sources that change"])
+def test_staggered_twins_are_those_of_one_world_after_the_other(scenario):
+    """Over a midnight, and with what they meet from outside taken up again from a state."""
+    scenario = short(scenario)
+    given = {"indices": range(1, 5), "seed": 2, "stagger_over": 4, "twins": 2}  # the first has its twin elsewhere
     one, all_at_once = Environments(scenario, **given), BatchEnvironments(scenario, **given)
     np.testing.assert_allclose(all_at_once.reset(), one.reset(), rtol=1e-9, atol=1e-7)
     rng = np.random.default_rng(1)
-    for _ in range(25):
+    for k in range(25):
         action = random_actions(one.spec, 4, rng)
         agree(one.step(action), all_at_once.step(action), [env.context(action[:, :1]) for env in (one, all_at_once)])
+        if k in (8, 16):
+            state = all_at_once.state()
+            all_at_once.close()
+            all_at_once = BatchEnvironments(scenario, **given)
+            all_at_once.restore(state)
     one.close()
     all_at_once.close()
+
+
+def test_twins_ask_once_for_what_they_meet_from_outside(monkeypatch):
+    asked = []
+    advance = TimeOfUse.advance
+    monkeypatch.setattr(TimeOfUse, "advance", lambda self, *given: asked.append(given[0]) or advance(self, *given))
+    env = BatchEnvironments(short(IEEE33), range(6), seed=3, twins=3)
+    env.reset()
+    asked.clear()
+    env.step(np.repeat(env._batch.steering.start()[None], 6, axis=0))
+    assert asked == [60.0, 60.0]
+    env.close()
 
 
 @pytest.mark.long(after=1)
