@@ -91,6 +91,8 @@ class NativeWorld:
         self._due: dict[str, list[tuple[int, int, list[_Wire], list[Any]]]] = {}
         self._sent = 0
         self._waiting: tuple[str, int] | None = None
+        self._stepped: dict[str, int] = {}
+        self._alone: dict[str, int] = {}
 
     def start(self) -> None:
         """Start all members, wire them, declare the trace."""
@@ -160,10 +162,22 @@ class NativeWorld:
         """What `member` will get at its next step, as mosaik would give it; only whole at a stop of `run_to`."""
         return self._inputs[member]
 
-    def step_alone(self, member: str, time: int) -> None:
-        """Step one of `elsewhere` that has no inputs; what it gives goes nowhere by itself."""
+    def step_alone(self, member: str, time: int) -> bool:
+        """Step one of `elsewhere` that has no inputs, if it is due by then; what it gives goes nowhere by itself.
+        Whether it was."""
+        if self._alone.get(member, 0) > time:
+            return False
         probe = self.probes[member]
-        call(probe, probe.at(time), self.simulators[member].step, time, {}, self.resolved.until)
+        try:
+            following = self.simulators[member].step(time, {}, self.resolved.until)
+            self._alone[member] = probe.check_step(time, following)
+        except (Exception, SystemExit) as err:
+            raise probe.failure(err, probe.at(time)) from err
+        return True
+
+    def has_stepped(self, member: str, time: int) -> bool:
+        """Whether `run` or `run_to` stepped the member at this bus step, and not since."""
+        return self._stepped.get(member) == time
 
     def carry(self, without: Collection[str] = ()) -> dict[str, dict[str, np.ndarray]]:
         """What outlives this world, by member, once all have been run to the same time; for `carry` of the next.
@@ -202,6 +216,7 @@ class NativeWorld:
         except (Exception, SystemExit) as err:
             raise probe.failure(err, probe.at(time)) from err
         probe.wall_s += perf_counter() - begin
+        self._stepped[name] = time
         probe.record(time, data)
         wires = self._direct.get(name, ())
         put(wires, [data[wire[0]][wire[1]] for wire in wires])

@@ -6,7 +6,8 @@ A scenario's `environment` names in `batch` the class that steps its steered mem
     plays, outside  members that it plays, and those whose data it takes itself, which depend on nothing that is done:
                     worlds do not step either (`elsewhere`), and worlds of a seed and an episode have it from the first
     cls(steering, simulators, plan, n_envs)     steering: as in `cosim.learning.vector`, of one started world
-    before(worlds, times)  the worlds (by b) are about to run on to `times` (B,): what they can compute together
+    ahead(time, world)          the world is about to run on to the step `time`: what it could compute beside others
+    solve(due)                  what the worlds gave as that
     take(b, time, world, first)  what comes from outside before the step at `time`, of world b, and of the first that
                                 meets the same from outside, which is taken from before it
     observe(time_s) -> (B, n, O)
@@ -22,7 +23,8 @@ of sums that are added up in another order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -170,10 +172,12 @@ class BatchEnvironments:
         self._first = self._firsts()
 
     def _firsts(self) -> list[int]:
-        """Of each environment the first that meets the same from outside: of its seed, and as far."""
-        first: dict[tuple[int, int, int], int] = {}
-        return [first.setdefault((self._seeds[b], self._episodes[b], int(self._times[b])), b)
-                for b in range(self.n_envs)]
+        """Of each environment the first that meets the same from outside: of its seed, gone on from the same, and as
+        far."""
+        first: dict[tuple[int | bytes, ...], int] = {}
+        return [first.setdefault((self._seeds[b], self._episodes[b], int(self._times[b]), *(
+                    array.tobytes() for name in self._batch.outside
+                    for _, array in sorted(self._carried[b].get(name, {}).items()))), b) for b in range(self.n_envs)]
 
     def _make_batch(self) -> Any:
         """Who plays the steered members, sent of them by a world that is not stepped."""
@@ -209,30 +213,43 @@ class BatchEnvironments:
         outside: dict[int, dict[str, Arrays]] = {}
         for b in over:
             world, batch, first = self._worlds[b], self._batch, self._first[b]
-            world.run(self._resolved.until)
-            carried = world.carry(without=(*batch.plays, *(batch.outside if first != b else ())))
+            with self._named(b):
+                world.run(self._resolved.until)
+                carried = world.carry(without=(*batch.plays, *(batch.outside if first != b else ())))
             outside[b] = {name: carried[name] for name in batch.outside if name in carried}
             world.close()
             self._episodes[b] += 1
-            self._begin(b, carried | outside[first])
+            with self._named(b):
+                self._begin(b, carried | outside[first])
 
     def _look(self, going: np.ndarray) -> None:
         """The worlds of some run up to the moment before the next step, and all are seen."""
-        worlds = {int(b): self._worlds[int(b)] for b in np.flatnonzero(going)}
-        for b, world in worlds.items():
-            connections, values = self._batch.sends(int(self._times[b]), b)
+        due, some = [], [(int(b), int(self._times[b]), self._worlds[int(b)]) for b in np.flatnonzero(going)]
+        for b, time, world in some:
+            connections, values = self._batch.sends(time, b)
             if connections:
                 self._sent[b].append(values)
                 world.send(connections, values)
-        self._batch.before(worlds, self._times)
-        for b, world in worlds.items():
-            time = int(self._times[b])
-            try:
-                world.run(time + 1)
-                self._batch.take(b, time, world, self._first[b])
-            except CosimError as err:
-                raise failure_in(self._indices[b], self._seeds[b], self._episodes[b], err) from err
+            with self._named(b):
+                due.append(self._batch.ahead(time, world))
+        self._batch.solve(due)
+        for b, time, world in some:
+            self._take(b, time, world)
         self._watch()
+
+    def _take(self, b: int, time: int, world: NativeWorld) -> None:
+        """A world runs up to the moment before a step, and what comes from outside is taken from it."""
+        with self._named(b):
+            world.run(time + 1)
+            self._batch.take(b, time, world, self._first[b])
+
+    @contextmanager
+    def _named(self, b: int) -> Iterator[None]:
+        """What fails names the environment."""
+        try:
+            yield
+        except CosimError as err:
+            raise failure_in(self._indices[b], self._seeds[b], self._episodes[b], err) from err
 
     def _watch(self) -> None:
         self.observation = self._batch.observe(np.array([self._resolved.clock.seconds(int(t)) for t in self._times]))
@@ -245,5 +262,4 @@ class BatchEnvironments:
             if connections:
                 self._sent[b].append(values := next(rows))
                 self._worlds[b].send(connections, values)
-            self._worlds[b].run(time + 1)
-            self._batch.take(b, time, self._worlds[b], self._first[b])
+            self._take(b, time, self._worlds[b])

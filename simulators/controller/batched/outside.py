@@ -39,11 +39,11 @@ class Outside:
     """Levels that controllers have as inputs, name -> (B, ...), and the jobs of each environment that arrive now.
 
     exogenous: members that worlds need not step, as nothing that is done has a part in them: the workload, and members
-    whose outputs follow from the time alone and go to controllers only
+    whose outputs follow from the time alone and go to controllers or nowhere
     """
 
     def __init__(self, facts: FleetFacts, observed: Sequence[str], simulators: Mapping[str, Any], plan: Any,
-                 n_envs: int, step_s: float) -> None:
+                 n_envs: int) -> None:
         n = facts.n_sites
         self.rows: list[JobRows] = [JobRows(*[np.empty(0, int)] * 2, *[np.empty(0)] * 3)] * n_envs
         self.levels = {
@@ -59,40 +59,46 @@ class Outside:
         for name, links in self._links.items():
             for link in links:
                 self._ports.setdefault(name, {}).setdefault(link.entity, []).append(link.port)
-        self._period = {name: round(one.step_s / step_s) for name, one in simulators.items()
-                        if hasattr(one, "step_s")}
+        emitting = [name for name in _EMITTING if name in simulators]
+        self._alone = self.exogenous[1:]
+        self._worlds_own = [name for name in dict.fromkeys([*self._links, *emitting]) if name not in self._alone]
 
     def take(self, b: int, time: int, world: Any, first: int) -> None:
         """What comes before the step number `time` of the controller of world b; of members that have not stepped then
         it stands as it was. first: see `BatchSteering.take`."""
-        leads = first == b
-        self.rows[b] = world.simulators[WORKLOAD].rows_at(world.resolved.clock.seconds(time)) if leads else (
-            self.rows[first])
-        for name, links in self._links.items():
-            if time % self._period.get(name, 1):
-                continue
-            if name not in self.exogenous:
+        if first == b:
+            self.rows[b] = world.simulators[WORKLOAD].rows_at(world.resolved.clock.seconds(time))
+        else:
+            self.rows[b] = self.rows[first]
+        for name in self._alone:
+            if first != b:
+                self._copy(b, name, first)
+            elif world.step_alone(name, time):
                 self._read(b, name, world)
-            elif leads:
-                world.step_alone(name, time)
+        for name in self._worlds_own:
+            if world.has_stepped(name, time):
                 self._read(b, name, world)
-            else:
-                for link in links:
-                    link.level[b] = link.level[first]
-        for k, name in enumerate(_EMITTING):
-            if name in world.simulators and time % self._period.get(name, 1) == 0:
-                known = emission_of(world.simulators, name)
-                self.levels["emission"][b, k] = math.nan if known is None else known
 
     def _read(self, b: int, name: str, world: Any) -> None:
-        given = world.simulators[name].get_data(self._ports[name])
-        for entity, port, transform, level, site in self._links[name]:
-            value = given[entity][port]
-            value = value if transform is None else transform(value)
-            if site is None:
-                level[b] = value
-            else:
-                level[b, site] = value
+        if name in self._links:
+            given = world.simulators[name].get_data(self._ports[name])
+            for entity, port, transform, level, site in self._links[name]:
+                value = given[entity][port]
+                value = value if transform is None else transform(value)
+                if site is None:
+                    level[b] = value
+                else:
+                    level[b, site] = value
+        if name in _EMITTING:
+            known = emission_of(world.simulators, name)
+            self.levels["emission"][b, _EMITTING.index(name)] = math.nan if known is None else known
+
+    def _copy(self, b: int, name: str, first: int) -> None:
+        for link in self._links.get(name, ()):
+            link.level[b] = link.level[first]
+        if name in _EMITTING:
+            k = _EMITTING.index(name)
+            self.levels["emission"][b, k] = self.levels["emission"][first, k]
 
     def _links_of(self, plan: Any, sites: Mapping[str, int]) -> dict[str, list[InputLink]]:
         """By the member that they come from."""
@@ -106,6 +112,6 @@ class Outside:
 
 
 def _follows_from_time(name: str, simulator: Any, plan: Any) -> bool:
-    """Whether a member's outputs follow from the time alone and go to controllers, and to them at once."""
+    """Whether a member's outputs follow from the time alone and go to controllers, at once, or nowhere."""
     return (isinstance(simulator, ExogenousAdapter) and not any(c.target[0] == name for c in plan.connections)
             and all(c.target[0] == CONTROLLER and not c.shift for c in plan.connections if c.source[0] == name))

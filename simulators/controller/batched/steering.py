@@ -28,7 +28,7 @@ from cosim.agents.fleet.observation_row import (
 )
 from cosim.agents.fleet.pooling import sharers
 from cosim.agents.fleet.rewards import WEIGHED, StepOutcome, hour_cost, loom, terms_of
-from cosim.errors import CosimError, ModelError, ScenarioError
+from cosim.errors import ModelError, ScenarioError
 from cosim.simulators.aidc.compiled.fleet import CompiledFleet, FleetStep, Jobs
 from cosim.simulators.aidc.compiled.records import plain, records
 from cosim.simulators.controller.batched.base import BaseRules
@@ -38,7 +38,7 @@ from cosim.simulators.controller.batched.scope import LEVELS, SITE_LEVELS, lacki
 from cosim.simulators.controller.params import PORTS, guard_min
 from cosim.simulators.controller.steering import CONTROLLER, FLEET, GRID, NO_MCI, Steering
 from cosim.simulators.grid.adapter import CefDispatch
-from cosim.simulators.grid.dispatch.newton import solve_together
+from cosim.simulators.grid.dispatch.newton import NewtonSolver, solve_together
 from cosim.simulators.workload.arrivals import JobRows
 from cosim.units import DAY_S
 
@@ -74,7 +74,7 @@ class BatchSteering:
         observed = steering.params.observed_forecasts
         self._forecasts = {PORTS[name]: FORECASTS[name] for name in observed}
         self._entries = forecast_entries(self.facts) if observed else []
-        self._links_in = Outside(self.facts, observed, simulators, plan, n_envs, self._step_s)
+        self._links_in = Outside(self.facts, observed, simulators, plan, n_envs)
         self._outside, self.outside = self._links_in.levels, self._links_in.exogenous
         self.elsewhere = (*self.plays, *self.outside)
         self._supply = np.array([self._params.supply_temp_min_degc, self._params.supply_temp_max_degc])
@@ -106,20 +106,22 @@ class BatchSteering:
         drawn = self.fleet.window(b, site)
         return self._idle[self.facts.sites[site]][port] if drawn is None else drawn[port == "q_window_kvar"]
 
-    def before(self, worlds: Mapping[int, Any], times: np.ndarray) -> None:
-        """Before the worlds of some environments run on to the controllers' step at `times` (B,): dispatches that are
-        due in several are solved together, and are found by the grids when they step."""
-        due = []
-        for b, world in worlds.items():
-            grid, time = world.simulators.get(GRID), int(times[b])
-            if isinstance(grid, CefDispatch) and world.run_to(GRID, time + 1) is not None:
-                with suppress(CosimError):  # its step fails, too, and is named
-                    due.append(grid.next_problem(time * self._step_s, grid.read(world.pending(GRID))))
+    def ahead(self, time: int, world: Any) -> tuple[NewtonSolver, np.ndarray] | None:
+        """A world is about to run on to the controller's step number `time`: the dispatch that is due then, None if
+        there is none, or none that can be solved beside others."""
+        grid = world.simulators.get(GRID)
+        if isinstance(grid, CefDispatch) and world.run_to(GRID, time + 1) is not None:
+            with suppress(Exception):  # the grid's own step will fail, too, and is named
+                return grid.next_problem(time * self._step_s, grid.read(world.pending(GRID)))
+        return None
+
+    def solve(self, due: Sequence[tuple[NewtonSolver, np.ndarray] | None]) -> None:
+        """Solve the dispatches of several worlds together; the grids find them when they step."""
         solve_together([problem for problem in due if problem is not None])
 
     def take(self, b: int, time: int, world: Any, first: int) -> None:
-        """Jobs, prices and intensities of world b before the controller's step number `time`. first: the first of the
-        worlds that meet what this one meets from outside, and are taken from after it."""
+        """Jobs, prices and intensities of world b before the controller's step number `time`. first: of the worlds that
+        meet the same from outside, the one that was taken from before all others; b itself where it is that one."""
         self._links_in.take(b, time, world, first)
 
     def observe(self, time_s: np.ndarray) -> np.ndarray:

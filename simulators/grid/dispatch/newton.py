@@ -97,7 +97,7 @@ class SetPointNewton:
     def __init__(self, problem: ConicProblem, feeder: Feeder, sources: Sources, substation: int) -> None:
         tree, at = feeder.tree, problem.at
         assert tree.drop is not None, "made() looks"
-        self._tree, self._drop, self._below, self.at = tree, tree.drop, np.asarray(tree.below), at
+        self._tree, self._drop, self._below, self._at = tree, tree.drop, np.asarray(tree.below), at
         self._quadratic, self._branch_cost = problem.quadratic, problem.cost[at.l]
         self._others = np.delete(np.arange(len(sources.bus)), substation)
         self._bus, self._substation, self._root = sources.bus[self._others], substation, feeder.substation
@@ -160,7 +160,7 @@ class SetPointNewton:
 
     def _hessian(self, terms: SourceTerms) -> Floats:
         """(B, n_z, n_z) curvature of the cost in z at no load."""
-        at, k, here = self.at, len(self._others), np.ix_(self._bus, self._bus)
+        at, k, here = self._at, len(self._others), np.ix_(self._bus, self._bus)
         from_root = terms.p_cost[self._substation][:, None, None]
         block = 2.0 * (self._priced[here] + from_root * self._drop.real[here]) / self._v0**2
         hessian = np.zeros((len(block), 2 * k, 2 * k))
@@ -171,7 +171,7 @@ class SetPointNewton:
     def _marginal(self, from_root: Floats, load: Complexes, z: Floats, loss: Floats) -> Floats:
         """(B,) cost of one more p.u. from the substation, whose linear cost is `from_root` (B,)."""
         power = load.real.sum(axis=0) - z[:len(self._others)].sum(axis=0) + loss
-        return np.asarray(from_root + self._quadratic[self.at.p_source][self._substation] * power)
+        return np.asarray(from_root + self._quadratic[self._at.p_source][self._substation] * power)
 
     def _slope(self, own_cost: Floats, z: Floats, v: Complexes, y: Complexes, marginal: Floats) -> Floats:
         """(n_z, B) of the cost in z, of which `own_cost` (n_z, B) are the linear terms."""
@@ -184,7 +184,7 @@ class SetPointNewton:
 
     def _point(self, load: Complexes, state: _SetPoints) -> Floats:
         """x (size, B) of the conic problem at the set points, by the power flow that they cause."""
-        at, tree, k = self.at, self._tree, len(self._others)
+        at, tree, k = self._at, self._tree, len(self._others)
         x, through = np.zeros((at.size, load.shape[1])), self._below @ state.current
         enter = state.v[tree.parent] * np.conj(through)
         x[at.p], x[at.q] = enter.real, enter.imag
@@ -197,7 +197,7 @@ class SetPointNewton:
 
     def _proven(self, x: Floats, state: _SetPoints, terms: SourceTerms) -> NDArray[np.bool_]:
         """(B,) whether all conditions of an optimum of the conic problem hold."""
-        at, tree, (low, high), root = self.at, self._tree, self._box(terms), self._substation
+        at, tree, (low, high), root = self._at, self._tree, self._box(terms), self._substation
         z, slope, v = state.z, state.slope, state.v
         inward = np.where(z <= low, -slope, np.where(z >= high, slope, np.abs(slope)))
         inward[low == high] = 0.0
