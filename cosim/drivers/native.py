@@ -163,20 +163,14 @@ class NativeWorld:
         return self._inputs[member]
 
     def step_alone(self, member: str, time: int) -> bool:
-        """Step one of `elsewhere` that has no inputs, if it is due by then; what it gives goes nowhere by itself.
-        Whether it was."""
+        """Step one of `elsewhere` that depends on no other, if it is due by then; whether it was."""
         if self._alone.get(member, 0) > time:
             return False
-        probe = self.probes[member]
-        try:
-            following = self.simulators[member].step(time, {}, self.resolved.until)
-            self._alone[member] = probe.check_step(time, following)
-        except (Exception, SystemExit) as err:
-            raise probe.failure(err, probe.at(time)) from err
+        self._alone[member] = self._step(member, time)
         return True
 
     def has_stepped(self, member: str, time: int) -> bool:
-        """Whether `run` or `run_to` stepped the member at this bus step, and not since."""
+        """Whether the member's last step was at this bus step."""
         return self._stepped.get(member) == time
 
     def carry(self, without: Collection[str] = ()) -> dict[str, dict[str, np.ndarray]]:

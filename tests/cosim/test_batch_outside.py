@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from test_variation import course
 from test_vector import long_tables, random_actions
 
 from cosim.errors import CosimError
@@ -19,19 +20,20 @@ DEAR = [{"start_h": 0.5, "end_h": 0.75, "price_usd_per_kwh": 0.5}, {"start_h": 1
                                                                     "price_usd_per_kwh": 0.7}]
 
 
-def agree(scenario, steps, twins):
-    """Observations and rewards of both kinds of environments, by random actions."""
-    given = {"indices": range(twins + 1), "seed": 5, "twins": twins}
-    one, many = Environments(scenario, **given), BatchEnvironments(scenario, **given)
-    np.testing.assert_allclose(many.reset(), one.reset(), rtol=1e-9, atol=1e-7)
-    rng = np.random.default_rng(0)
-    for k in range(steps):
-        action = random_actions(one.spec, twins + 1, rng)
-        a, b = one.step(action), many.step(action)
-        np.testing.assert_allclose(b.observation, a.observation, rtol=1e-9, atol=1e-7, err_msg=f"step {k}")
-        np.testing.assert_allclose(b.reward, a.reward, rtol=1e-9, atol=1e-7, err_msg=f"step {k}")
-    one.close()
-    many.close()
+SAME = {"rtol": 1e-9, "atol": 1e-7}
+
+
+def both(scenario, twins, steps=65):
+    """(observations, rewards) of environments one by one, and of the same at once, by the same random actions; the
+    columns' names of the manager's observation. One environment has no twin here."""
+    found, names = [], []
+    for cls in (Environments, BatchEnvironments):
+        env, rng = cls(scenario, indices=range(twins + 1), seed=5, twins=twins), np.random.default_rng(0)
+        spec = env.spec
+        found.append(course(env, steps, lambda spec=spec, rng=rng: random_actions(spec, twins + 1, rng)))
+        names = [column.name for column in spec.type_of(0).observation]
+        env.close()
+    return *found, names
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +48,15 @@ def recorded(tmp_path_factory):
 @pytest.mark.parametrize("twins", [1, 2])
 @pytest.mark.parametrize("member", ["tariff", "grid"])
 def test_a_recording_keeps_its_instants_in_days_that_are_no_whole_number_of_them(recorded, member, twins):
-    """Days of 20 min: from the second on its samples stand at other minutes than at multiples of its step."""
+    """Days of 20 min: from the second on its samples stand at other minutes than at multiples of its step. What is
+    played changes every quarter of an hour of the recording, and at no other minute."""
     scenario = override(replay(UNIFORM, member, str(recorded)), {f"{member}.overflow": "hold"})
-    agree(learning_scenario(scenario.replace(until_s=1200.0)), 65, twins)
+    one, many, names = both(learning_scenario(scenario.replace(until_s=1200.0)), twins)
+    np.testing.assert_allclose(many[0], one[0], **SAME)
+    np.testing.assert_allclose(many[1], one[1], **SAME)
+    column = names.index("price_usd_per_kwh" if member == "tariff" else "nci_kg_per_kwh aidc1")
+    shown = many[0][:, 0, 0, column]
+    assert (np.flatnonzero(np.diff(shown)) + 1).tolist() == ([30, 45, 60] if member == "tariff" else [15, 30, 45, 60])
 
 
 @pytest.mark.long
@@ -56,7 +64,9 @@ def test_a_recording_keeps_its_instants_in_days_that_are_no_whole_number_of_them
 def test_a_grid_that_nothing_goes_to_is_played_once_for_twins(tmp_path, kind):
     scenario = learning_scenario(long_tables(tmp_path, kind))
     assert not lacking(scenario)
-    agree(scenario, 65, 2)
+    one, many, _ = both(scenario, twins=2)
+    np.testing.assert_allclose(many[0], one[0], **SAME)
+    np.testing.assert_allclose(many[1], one[1], **SAME)
 
 
 def ending_prices(folder):

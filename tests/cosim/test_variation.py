@@ -53,18 +53,24 @@ def test_simulators_begin_with_the_drawn_values_and_the_rest_stays():
     assert varied(resolved, [], 1000, 3) is resolved
 
 
+def course(env, steps, act):
+    """Observations (steps + 1, B, n, O) from `reset` on and rewards (steps, B) of the actions that `act` gives."""
+    seen, rewards = [env.reset()], []
+    for _ in range(steps):
+        action = act()
+        env.context(action[:, :env.spec.leaders])
+        outcome = env.step(action)
+        seen.append(outcome.observation)
+        rewards.append(outcome.reward)
+    return np.array(seen), np.array(rewards)
+
+
 def played(engine, vary, steps=40, workers=0):
     """Observations, rewards and the state after some steps of two pairs of twins; a day is half an hour."""
     env = vector_env(SMALL, n_envs=4, workers=workers, seed=0, twins=2, engine=engine, vary=vary)
     try:
-        seen, rewards = [env.reset()], []
         action = np.full((4, len(env.spec.agents), env.spec.widths[2]), 0.5, np.float32)
-        for _ in range(steps):
-            env.context(action[:, :env.spec.leaders])
-            outcome = env.step(action)
-            seen.append(outcome.observation)
-            rewards.append(outcome.reward)
-        return np.array(seen), np.array(rewards), env.spec, env.state()
+        return *course(env, steps, lambda: action), env.spec, env.state()
     finally:
         env.close()
 
